@@ -1,6 +1,8 @@
 //! What travels between the stations of a pipeline, and the tokens of the model. Knows nothing of
 //! files, tensors or threads.
 
+use std::num::NonZeroU32;
+
 /// Token before the first byte of every document.
 pub const BOS: u16 = 1;
 /// Token after the last byte of every document.
@@ -41,3 +43,57 @@ pub struct Scores {
     /// `[n_tokens × dim]`, row-major: hidden state before the final norm; `None` unless wanted.
     pub pre_norm: Option<Vec<f32>>,
 }
+
+/// How a document's tokens fall into patches; the names and meaning of the reference (Pagnoni et
+/// al. 2024 §2.3). Says nothing of entropies' origin.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PatchRule {
+    /// What starts a patch.
+    pub boundary: Boundary,
+    /// A longer patch is cut from its front into pieces of this many tokens and a rest.
+    pub max_patch_length: Option<NonZeroU32>,
+}
+
+/// What starts a patch. `H` is the entropy after token `p ≥ 1`, in nats; it decides about a start
+/// at `p + 1`. All but [`Static`](Boundary::Static) start patches at tokens 0 and 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Boundary {
+    /// `H > threshold`.
+    Above { threshold: f32 },
+    /// `H > threshold` and a rise over the previous token of more than `rise`; token 2 always
+    /// starts a patch, token 3 never.
+    AboveAndRising { threshold: f32, rise: f32 },
+    /// A rise over the previous token of more than `threshold`; token 2 always starts a patch.
+    Rising { threshold: f32 },
+    /// The `max(n_tokens / patch_size − 2, 0)` highest entropies, ties to the earlier token.
+    TopK { patch_size: NonZeroU32 },
+    /// After the first of a run of bytes that are neither letter, digit nor UTF-8 continuation.
+    Space,
+    /// Every `patch_size` tokens from token 0.
+    Static { patch_size: NonZeroU32 },
+    /// Every token.
+    Byte,
+}
+
+impl PatchRule {
+    /// Whether the starts up to a token depend on the tokens before it only, so that a document
+    /// can be patched piece by piece.
+    pub fn is_local(&self) -> bool {
+        !matches!(self.boundary, Boundary::TopK { .. })
+    }
+}
+
+/// Columns that the `documents` table has of its own, so that none can be carried under their
+/// names.
+pub const DOCUMENT_COLUMNS: [&str; 10] = [
+    "doc_id",
+    "source_file",
+    "source_row",
+    "modality",
+    "n_bytes",
+    "segments",
+    "entropies",
+    "norms",
+    "patch_lengths",
+    "embedding",
+];
