@@ -1,8 +1,6 @@
 //! A rule, tokens and entropies in, patches out, exactly as the reference cuts them
 //! (facebookresearch/blt, `bytelatent/data/patcher.py`). Knows nothing of models, files or threads.
 
-use std::cmp::Ordering;
-
 use crate::data::{BYTE_OFFSET, Boundary, PatchRule};
 
 /// Lengths of the patches of a whole document, in tokens: none is 0, and they sum to
@@ -10,29 +8,35 @@ use crate::data::{BYTE_OFFSET, Boundary, PatchRule};
 ///
 /// `tokens` are the document's own, BOS and EOS included. `entropies` are in nats, one a token;
 /// rules that do not look at them ignore what is there. A NaN exceeds no threshold and ranks above
-/// every number.
+/// every number. A document has fewer than 2³² tokens.
 ///
 /// # Panics
 /// When the rule looks at entropies and there is not one a token.
 pub fn patch_lengths(rule: &PatchRule, tokens: &[u16], entropies: &[f32]) -> Vec<u32> {
     let mut starts = Vec::new();
     if let Boundary::TopK { patch_size } = rule.boundary {
+        assert_eq!(entropies.len(), tokens.len(), "one entropy a token");
         let mut splitter = Splitter::new(rule);
         for start in top_k_starts(entropies, patch_size.get() as usize) {
             splitter.start(start, &mut starts);
         }
-        assert_eq!(entropies.len(), tokens.len(), "one entropy a token");
         splitter.advance(tokens.len(), &mut starts);
     } else {
         Patcher::of_local(rule).push(tokens, entropies, &mut starts);
     }
-    lengths_of_starts(&starts, tokens.len())
+    lengths_of_starts(starts, tokens.len())
 }
 
 /// Lengths of the patches that start at `starts`, rising from 0, in a document of `n_tokens`.
-pub fn lengths_of_starts(starts: &[usize], n_tokens: usize) -> Vec<u32> {
-    let ends = starts.iter().skip(1).chain(std::iter::once(&n_tokens));
-    starts.iter().zip(ends).map(|(start, end)| (end - start) as u32).collect()
+pub fn lengths_of_starts(starts: Vec<u32>, n_tokens: usize) -> Vec<u32> {
+    let mut lengths = starts;
+    let mut end = n_tokens as u32;
+    for start in lengths.iter_mut().rev() {
+        let length = end - *start;
+        end = *start;
+        *start = length;
+    }
+    lengths
 }
 
 /// The bytes of each patch that holds any, as `(first byte, number of bytes)`: they tile the
@@ -87,11 +91,11 @@ impl Patcher {
     ///
     /// # Panics
     /// When the rule looks at entropies and there is not one a token.
-    pub fn push(&mut self, tokens: &[u16], entropies: &[f32], starts: &mut Vec<usize>) {
+    pub fn push(&mut self, tokens: &[u16], entropies: &[f32], starts: &mut Vec<u32>) {
         // Of an entropy rule: whether the token at `p` with entropy `h` after `before` ends a patch.
         match self.boundary {
             Boundary::Above { threshold } => {
-                self.push_entropies(tokens, entropies, starts, |p, _, h| p == 0 || h > threshold);
+                self.push_entropies(tokens, entropies, starts, |p, _, h| (p == 0) | (h > threshold));
             }
             Boundary::Rising { threshold } => {
                 self.push_entropies(tokens, entropies, starts, |p, before, h| {
@@ -102,14 +106,14 @@ impl Patcher {
             // only one it has found by then is the one at token 2.
             Boundary::AboveAndRising { threshold, rise } => {
                 self.push_entropies(tokens, entropies, starts, |p, before, h| {
-                    p < 2 || (p > 2 && h - before > rise && h > threshold)
+                    (p < 2) | ((p > 2) & (h - before > rise) & (h > threshold))
                 });
             }
             Boundary::Space => {
                 let mut after_space = self.after_space;
                 self.push_ends(tokens, starts, |p, token| {
                     let space = is_space_like(*token);
-                    let ends = p == 0 || *token < BYTE_OFFSET || (space && !after_space);
+                    let ends = (p == 0) | (*token < BYTE_OFFSET) | (space & !after_space);
                     after_space = space;
                     ends
                 });
@@ -128,7 +132,7 @@ impl Patcher {
         &mut self,
         tokens: &[u16],
         entropies: &[f32],
-        starts: &mut Vec<usize>,
+        starts: &mut Vec<u32>,
         ends: impl Fn(usize, f32, f32) -> bool,
     ) {
         assert_eq!(entropies.len(), tokens.len(), "one entropy a token");
@@ -142,21 +146,25 @@ impl Patcher {
 
     /// `ends(p, value)` tells of each value, in order, whether the patch of its token at `p` ends
     /// there.
-    fn push_ends<T>(
-        &mut self,
-        values: &[T],
-        starts: &mut Vec<usize>,
-        mut ends: impl FnMut(usize, &T) -> bool,
-    ) {
-        let mut starts_here = self.starts_next;
-        for (p, value) in (self.position..).zip(values) {
-            if starts_here {
-                self.splitter.start(p, starts);
+    fn push_ends<T>(&mut self, values: &[T], starts: &mut Vec<u32>, mut ends: impl FnMut(usize, &T) -> bool) {
+        for block in values.chunks(64) {
+            // Bit by bit without a branch: where patches end is what a processor cannot guess.
+            let mut starts_here = u64::from(self.starts_next);
+            let mut ends_last = false;
+            for (i, value) in block.iter().enumerate() {
+                ends_last = ends(self.position + i, value);
+                starts_here |= u64::from(ends_last) << i << 1;
             }
-            starts_here = ends(p, value);
+            self.starts_next = ends_last;
+            if block.len() < 64 {
+                starts_here &= (1 << block.len()) - 1;
+            }
+            while starts_here != 0 {
+                self.splitter.start(self.position + starts_here.trailing_zeros() as usize, starts);
+                starts_here &= starts_here - 1;
+            }
+            self.position += block.len();
         }
-        self.starts_next = starts_here;
-        self.position += values.len();
         self.splitter.advance(self.position, starts);
     }
 }
@@ -175,17 +183,17 @@ impl Splitter {
     }
 
     /// The patch so far ends before `position`, where another starts.
-    fn start(&mut self, position: usize, starts: &mut Vec<usize>) {
+    fn start(&mut self, position: usize, starts: &mut Vec<u32>) {
         self.advance(position, starts);
         self.last_start = position;
-        starts.push(position);
+        starts.push(position as u32);
     }
 
     /// The patch so far reaches to `position`, exclusive, at least.
-    fn advance(&mut self, position: usize, starts: &mut Vec<usize>) {
+    fn advance(&mut self, position: usize, starts: &mut Vec<u32>) {
         while position - self.last_start > self.max_length {
             self.last_start += self.max_length;
-            starts.push(self.last_start);
+            starts.push(self.last_start as u32);
         }
     }
 }
@@ -193,10 +201,9 @@ impl Splitter {
 /// A byte that is neither ASCII letter or digit nor the continuation of a UTF-8 character, or a
 /// token that is no byte.
 fn is_space_like(token: u16) -> bool {
-    match token.checked_sub(BYTE_OFFSET) {
-        None => true,
-        Some(byte) => !matches!(byte, 0x30..=0x39 | 0x41..=0x5A | 0x61..=0x7A | 0x80..=0xBF),
-    }
+    let byte = token.wrapping_sub(BYTE_OFFSET);
+    let within = |low: u16, high: u16| byte.wrapping_sub(low) <= high - low;
+    !(within(0x30, 0x39) | within(0x41, 0x5A) | within(0x61, 0x7A) | within(0x80, 0xBF))
 }
 
 /// Tokens 0 and 1, and those after the `n / patch_size − 2` tokens of highest entropy, in order.
@@ -204,21 +211,38 @@ fn is_space_like(token: u16) -> bool {
 /// in the reference.
 fn top_k_starts(entropies: &[f32], patch_size: usize) -> Vec<usize> {
     let n_tokens = entropies.len();
+    let mut starts: Vec<usize> = (0..n_tokens.min(2)).collect();
     let k = (n_tokens / patch_size).saturating_sub(2);
-    let mut candidates: Vec<usize> = (1..n_tokens).collect();
-    if k > 0 && k < candidates.len() {
-        candidates
-            .select_nth_unstable_by(k - 1, |a, b| descending(entropies[*a], entropies[*b]).then(a.cmp(b)));
+    if k == 0 {
+        return starts;
     }
-    candidates.truncate(k);
-    candidates.sort_unstable();
-    let after = candidates.iter().map(|token| token + 1);
-    [0, 1].into_iter().chain(after).filter(|start| *start < n_tokens).collect()
+    let mut ranks: Vec<u32> = entropies[1..].iter().map(|entropy| rank(*entropy)).collect();
+    let (above, lowest, _) = ranks.select_nth_unstable_by(k - 1, |a, b| b.cmp(a));
+    let lowest = *lowest;
+    let mut ties = k - above.iter().filter(|rank| **rank > lowest).count();
+    for (p, entropy) in entropies.iter().enumerate().skip(1) {
+        let rank = rank(*entropy);
+        if rank == lowest && ties > 0 {
+            ties -= 1;
+        } else if rank <= lowest {
+            continue;
+        }
+        if p + 1 < n_tokens {
+            starts.push(p + 1);
+        }
+    }
+    starts
 }
 
-/// NaN first, as `torch.topk` has it.
-fn descending(a: f32, b: f32) -> Ordering {
-    b.partial_cmp(&a).unwrap_or_else(|| b.is_nan().cmp(&a.is_nan()))
+/// Orders as the numbers do, NaN above them as `torch.topk` has it.
+fn rank(entropy: f32) -> u32 {
+    const SIGN: u32 = 1 << 31;
+    // Adding 0 makes −0 the 0 that it equals.
+    match (entropy + 0.0).to_bits() {
+        _ if entropy.is_nan() => u32::MAX,
+        negative if negative & SIGN != 0 => !negative,
+        bits => bits | SIGN,
+    }
 }
 
 #[cfg(test)]
@@ -300,11 +324,11 @@ mod tests {
             for to in cuts {
                 let before = starts.len();
                 patcher.push(&tokens[from..to], &entropies[from..to], &mut starts);
-                prop_assert!(starts[before..].iter().all(|start| (from..to).contains(start)));
+                prop_assert!(starts[before..].iter().all(|start| (from..to).contains(&(*start as usize))));
                 from = to;
             }
             let whole = patch_lengths(&rule, &tokens, &entropies);
-            prop_assert_eq!(lengths_of_starts(&starts, tokens.len()), whole);
+            prop_assert_eq!(lengths_of_starts(starts, tokens.len()), whole);
         }
 
         #[test]
@@ -332,10 +356,10 @@ mod tests {
             highest.truncate(k);
             prop_assert_eq!(highest.len(), k);
             highest.sort_unstable();
-            let starts: Vec<usize> =
-                [0, 1].into_iter().chain(highest.iter().map(|p| p + 1)).filter(|s| *s < n).collect();
+            let after = highest.iter().map(|p| p + 1);
+            let starts = [0, 1].into_iter().chain(after).filter(|s| *s < n).map(|s| s as u32).collect();
             let rule = rule(Boundary::TopK { patch_size: size(patch_size) });
-            prop_assert_eq!(patch_lengths(&rule, &tokens, &entropies), lengths_of_starts(&starts, n));
+            prop_assert_eq!(patch_lengths(&rule, &tokens, &entropies), lengths_of_starts(starts, n));
         }
     }
 
