@@ -59,18 +59,36 @@ pub struct PatchRule {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Boundary {
     /// `H > threshold`.
-    Above { threshold: f32 },
+    Above {
+        /// Nats.
+        threshold: f32,
+    },
     /// `H > threshold` and a rise over the previous token of more than `rise`; token 2 always
     /// starts a patch, token 3 never.
-    AboveAndRising { threshold: f32, rise: f32 },
+    AboveAndRising {
+        /// Nats.
+        threshold: f32,
+        /// Nats.
+        rise: f32,
+    },
     /// A rise over the previous token of more than `threshold`; token 2 always starts a patch.
-    Rising { threshold: f32 },
+    Rising {
+        /// Nats.
+        threshold: f32,
+    },
     /// The `max(n_tokens / patch_size − 2, 0)` highest entropies, ties to the earlier token.
-    TopK { patch_size: NonZeroU32 },
-    /// After the first of a run of bytes that are neither letter, digit nor UTF-8 continuation.
+    TopK {
+        /// Tokens of a patch on average.
+        patch_size: NonZeroU32,
+    },
+    /// After the first of a run of bytes that are neither ASCII letter or digit nor UTF-8
+    /// continuation.
     Space,
     /// Every `patch_size` tokens from token 0.
-    Static { patch_size: NonZeroU32 },
+    Static {
+        /// Tokens of a patch.
+        patch_size: NonZeroU32,
+    },
     /// Every token.
     Byte,
 }

@@ -18,7 +18,7 @@ static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
     settings.inline_subschemas = true;
     let schema = settings.into_generator().into_root_schema_for::<PipelineFile>();
     let mut schema = schema.to_value();
-    drop_null(&mut schema);
+    tidy(&mut schema);
     schema
 });
 
@@ -57,10 +57,14 @@ pub(super) fn wants_text(path: &[&str], value: &Value) -> bool {
     })
 }
 
-/// TOML has no null, so the schema of an optional key should not offer it.
-fn drop_null(schema: &mut Schema) {
+/// TOML has no null, so the schema of an optional key should not offer it; and a description's
+/// line breaks are those of the source code.
+fn tidy(schema: &mut Schema) {
     match schema {
         Schema::Object(object) => {
+            if let Some(Schema::String(description)) = object.get_mut("description") {
+                *description = description.replace('\n', " ");
+            }
             if object.get("default").is_some_and(Schema::is_null) {
                 object.shift_remove("default");
             }
@@ -82,10 +86,10 @@ fn drop_null(schema: &mut Schema) {
                 }
             }
             for value in object.values_mut() {
-                drop_null(value);
+                tidy(value);
             }
         }
-        Schema::Array(values) => values.iter_mut().for_each(drop_null),
+        Schema::Array(values) => values.iter_mut().for_each(tidy),
         _ => {}
     }
 }
@@ -127,7 +131,7 @@ impl Check<'_> {
             }
             Value::String(text) => self.text(schema, text, path),
             Value::Integer(number) => self.number(schema, *number as f64, &number.to_string(), path),
-            Value::Float(number) => self.number(schema, *number, &number.to_string(), path),
+            Value::Float(number) => self.number(schema, *number, &format!("{number:?}"), path),
             Value::Boolean(_) | Value::Datetime(_) => {}
         }
     }
@@ -181,8 +185,8 @@ impl Check<'_> {
             .unwrap_or_default();
         let hint = nearest(key, &keys)
             .or_else(|| section_of(key, path))
-            .or_else(|| (!keys.is_empty()).then(|| format!("there are {}", quoted(&keys))))
-            .unwrap_or_else(|| "there are none".to_owned());
+            .or_else(|| (!keys.is_empty()).then(|| format!("known {kind}s: {}", quoted(&keys))))
+            .unwrap_or_else(|| "it has no keys".to_owned());
         let message = format!("unknown {kind} `{key}`{inside}");
         path.push(key.to_owned());
         self.report(path, Part::Key, message, Some(hint));
@@ -192,7 +196,8 @@ impl Check<'_> {
     fn text(&mut self, schema: &Schema, text: &str, path: &[String]) {
         let options = options(schema);
         if !options.is_empty() && !options.contains(&text) {
-            let hint = nearest(text, &options).unwrap_or_else(|| format!("there are {}", quoted(&options)));
+            let hint =
+                nearest(text, &options).unwrap_or_else(|| format!("known values: {}", quoted(&options)));
             let message = format!("unknown value `{text}` for {}", path.join("."));
             self.report(path, Part::Value, message, Some(hint));
         }

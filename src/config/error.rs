@@ -8,8 +8,14 @@ use std::path::PathBuf;
 /// Why there is no pipeline.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// The file itself cannot be read, or is not UTF-8.
     #[error("failed to read {}: {source}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    Read {
+        /// The pipeline file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// At least one problem, in the order of the file's text, those of flags last.
     #[error("{}", join(.0))]
     Invalid(Vec<Problem>),

@@ -29,27 +29,36 @@ pub const RELEASED_THRESHOLD: f32 = 1.335_442_1;
 pub struct Pipeline {
     /// What reports call it.
     pub name: String,
+    /// `[source]`.
     pub source: Source,
+    /// `[pretokenize]`.
     pub pretokenize: Pretokenize,
+    /// `[model]`.
     pub model: Model,
+    /// `[patch]`.
     pub patch: PatchSpec,
+    /// `[sink]`.
     pub sink: Sink,
+    /// `[limits]`.
     pub limits: Limits,
 }
 
 /// Where the rows come from and which of them count.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
-    /// As written, at least one, none empty; `--output` and wildcards are not looked at here.
+    /// As written, at least one, none empty.
     pub uris: Vec<String>,
+    /// Column with the document's id.
     pub id: IdColumn,
     /// Column with the content.
     pub content: String,
+    /// What the content is.
     pub modality: Modality,
     /// Condition on the source's columns, as written.
     pub filter: Option<String>,
     /// Rows to read in plan order, before `filter` and `sample`.
     pub limit: Option<NonZeroU64>,
+    /// The random part of the rows to keep.
     pub sample: Option<Sample>,
     /// Columns copied to `documents`: distinct, without the content, none named like a column that
     /// `documents` has anyway.
@@ -59,6 +68,7 @@ pub struct Source {
 /// The column with the document's id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdColumn {
+    /// Its name.
     pub name: String,
     /// Whether a file without it is an error: the pipeline file names it.
     pub required: bool,
@@ -69,6 +79,7 @@ pub struct IdColumn {
 pub struct Sample {
     /// In (0, 1].
     pub fraction: f64,
+    /// Chooses which rows are kept.
     pub seed: u64,
 }
 
@@ -77,14 +88,18 @@ pub struct Sample {
 pub struct Pretokenize {
     /// Threads; `None` leaves the number to the machine.
     pub workers: Option<NonZeroU32>,
+    /// For text.
     pub text: PretokenizeText,
 }
 
 /// The entropy model and how it is run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
+    /// Where its weights are.
     pub weights: Weights,
+    /// What computes.
     pub device: Device,
+    /// Number format of weights and activations.
     pub precision: Precision,
     /// Tokens of a context; `None` is the model's `max_seqlen`, and the model refuses a larger one.
     pub context: Option<NonZeroU32>,
@@ -106,6 +121,7 @@ pub enum Weights {
     Hub {
         /// `owner/name`.
         repo: String,
+        /// Branch, tag or commit; `None` is the repository's default.
         revision: Option<String>,
         /// Folder or file inside the repository.
         path: Option<String>,
@@ -126,12 +142,15 @@ pub struct PatchSpec {
 pub struct Sink {
     /// As written; not empty.
     pub uri: String,
+    /// What gets an embedding.
     pub embeddings: Embeddings,
+    /// Number format of the embeddings.
     pub embedding_dtype: EmbeddingDtype,
     /// Whether `documents` holds the entropies.
     pub entropies: bool,
     /// Whether the tables hold norms.
     pub norms: bool,
+    /// Compression of the tables.
     pub compression: Compression,
     /// Bytes of content in a unit; the default is already chosen by `embeddings`.
     pub unit_bytes: NonZeroU64,
@@ -140,6 +159,7 @@ pub struct Sink {
 /// Compression of the output tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
+    /// None at all.
     None,
     /// Level, 1 to 22.
     Zstd(i32),
@@ -152,6 +172,7 @@ pub struct Limits {
     pub memory: u64,
     /// Longest document in bytes: not 0, and its tokens fit an Arrow list.
     pub max_document_bytes: u64,
+    /// Rows that may go to quarantine before the run counts as failed.
     pub max_quarantined: Quarantine,
 }
 

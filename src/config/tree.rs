@@ -89,12 +89,6 @@ impl<'a> Document<'a> {
         self.name
     }
 
-    /// The value at `path`, if one is written.
-    pub fn get(&self, path: &[&str]) -> Option<&Value> {
-        let (first, rest) = path.split_first()?;
-        rest.iter().try_fold(self.root.get(*first)?, |value, key| value.get(*key))
-    }
-
     /// A problem with what is written at `path`, or else with the innermost table around it that
     /// is written.
     pub fn problem(&self, path: &[String], part: Part, message: String) -> Problem {

@@ -79,10 +79,6 @@ fn source(section: SourceSection, report: &mut Report<'_>) -> Source {
         };
         report.add(&["source", "carry", &index.to_string()], message);
     }
-    if section.id.as_ref() == Some(&section.content) {
-        let message = format!("source.id is `{}`, as source.content is,", section.content);
-        report.add(&["source", "id"], message);
-    }
     Source {
         uris: match section.uri {
             OneOrMany::One(uri) => vec![uri],
@@ -230,7 +226,7 @@ fn patch(section: &PatchSection, report: &mut Report<'_>) -> PatchSpec {
 fn nats(value: f64, key: &str, report: &mut Report<'_>) -> f32 {
     let nats = value as f32;
     if !nats.is_finite() {
-        let message = format!("patch.{key} is {value}, but must fit 32 bits,");
+        let message = format!("patch.{key} is {value:?}, but must fit 32 bits,");
         report.add(&["patch", key], message);
     }
     nats
