@@ -1,0 +1,6 @@
+//! Integration tests, one binary: linking dominates.
+
+mod golden;
+mod packing;
+mod weights;
+mod window;
