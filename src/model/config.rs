@@ -23,20 +23,25 @@ const MAX_LAYERS: usize = 1 << 10;
 pub struct ModelConfig {
     /// Width of the hidden state.
     pub dim: usize,
+    /// Number of transformer layers.
     pub n_layers: usize,
+    /// Heads of queries.
     pub n_heads: usize,
     /// Heads of keys and values; each serves `n_heads / n_kv_heads` heads of queries.
     pub n_kv_heads: usize,
+    /// Width of a head; even.
     pub head_dim: usize,
     /// Width between the products of the SwiGLU feed-forward layer.
     pub ffn_hidden: usize,
     /// Added inside the root of RMSNorm.
     pub norm_eps: f32,
+    /// Base of the rotary angles: pair i turns by θ^(−2i / head_dim) radians a position.
     pub rope_theta: f32,
     /// Token i sees j of its context with i − window < j ≤ i; `None`: all j ≤ i.
     pub sliding_window: Option<usize>,
     /// Longest context in tokens.
     pub max_seqlen: usize,
+    /// Always [`VOCABULARY`].
     pub vocab_size: usize,
     /// The output layer is the token embedding.
     pub weight_tying: bool,

@@ -45,13 +45,28 @@ pub trait EntropyModel: Send {
 pub enum ModelError {
     /// A file of the model cannot be read.
     #[error("failed to read {}: {source}", .file.display())]
-    Read { file: PathBuf, source: std::io::Error },
+    Read {
+        /// Which file.
+        file: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// `config.json` or `patch.json` is not JSON, or says something the model cannot be.
     #[error("failed to read {}: {reason}", .file.display())]
-    Config { file: PathBuf, reason: String },
+    Config {
+        /// Which file.
+        file: PathBuf,
+        /// The key, and what is wrong with it.
+        reason: String,
+    },
     /// The tensors are not those that the configuration asks for; every difference is listed.
     #[error("failed to load {}: {}", .file.display(), .problems.join("; "))]
-    Weights { file: PathBuf, problems: Vec<String> },
+    Weights {
+        /// The safetensors file.
+        file: PathBuf,
+        /// One entry a difference.
+        problems: Vec<String>,
+    },
     /// Lengths that no batch can be packed to.
     #[error("failed to pack: {0}")]
     Packing(String),

@@ -22,6 +22,7 @@ pub struct Span {
 /// What the model scores in one go, and where its scores belong.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PackedBatch {
+    /// What the model is given.
     pub packed: PackedTokens,
     /// One a context, in the order of `packed`.
     pub spans: Vec<Span>,

@@ -26,10 +26,13 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// Everything a model folder says, checked against its own configuration.
 #[derive(Clone, Debug)]
 pub struct ModelFiles {
+    /// From `config.json`.
     pub config: ModelConfig,
+    /// From the safetensors file.
     pub weights: Weights,
     /// From `patch.json`, when the folder has one.
     pub patch: Option<PatchDefaults>,
+    /// The same in words and numbers.
     pub info: ModelInfo,
 }
 
@@ -38,6 +41,7 @@ pub struct ModelFiles {
 pub struct Weights {
     /// `[vocab_size, dim]`
     pub tok_embeddings: Vec<f32>,
+    /// The first layer first.
     pub layers: Vec<LayerWeights>,
     /// `[dim]`
     pub norm: Vec<f32>,
@@ -79,7 +83,9 @@ pub struct PatchDefaults {
 /// What `model info` prints.
 #[derive(Clone, Debug, Serialize)]
 pub struct ModelInfo {
+    /// The architecture.
     pub config: ModelConfig,
+    /// Number of weights, a tied output counted once.
     pub n_parameters: usize,
     /// Size of the safetensors file.
     pub file_bytes: u64,
