@@ -1,5 +1,6 @@
-//! Runs the entropy model of the Byte Latent Transformer over Parquet.
+//! Batch engine that runs the Byte Latent Transformer's entropy model over Parquet.
 
 pub mod config;
 pub mod data;
+pub mod model;
 pub mod patch;

@@ -1,0 +1,47 @@
+//! Bytes a second of the model alone, in memory: `RAYON_NUM_THREADS=2 cargo run --release --example
+//! model_speed [FOLDER] [SECONDS]`. Without a folder, the embedded model.
+#![allow(clippy::print_stdout)]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use blt_pipeline::data::Wanted;
+use blt_pipeline::model::{BurnModel, EntropyModel, ModelError, ModelFiles, Packer};
+
+const BATCH_TOKENS: usize = 8192;
+
+fn main() -> Result<(), ModelError> {
+    let mut arguments = std::env::args().skip(1);
+    let files = match arguments.next() {
+        Some(folder) if folder != "-" => ModelFiles::open(Path::new(&folder))?,
+        _ => ModelFiles::embedded()?,
+    };
+    let seconds = arguments.next().and_then(|s| s.parse().ok()).unwrap_or(10.0);
+    let mut model = BurnModel::load(&files)?;
+    println!("{}\ndevice        {}", files.info, model.device_class());
+
+    // This file again and again, as documents of a web page's length.
+    let text = include_str!("model_speed.rs").repeat(40);
+    let mut batches = Vec::new();
+    let mut packer = Packer::new(model.max_context().min(BATCH_TOKENS), BATCH_TOKENS, 0)?;
+    for (i, document) in text.as_bytes().chunks(4094).enumerate() {
+        packer.push(i, document, |batch| -> Result<(), ModelError> {
+            batches.push(batch.packed);
+            Ok(())
+        })?;
+    }
+    for wanted in [Wanted::default(), Wanted { norms: true, pre_norm: true }] {
+        model.score(&batches[0], wanted)?;
+        let (start, mut n_bytes) = (Instant::now(), 0);
+        for batch in batches.iter().cycle() {
+            model.score(batch, wanted)?;
+            n_bytes += batch.tokens.len() - 2 * batch.context_lengths.len();
+            if start.elapsed() > Duration::from_secs_f64(seconds) {
+                break;
+            }
+        }
+        let rate = n_bytes as f64 / start.elapsed().as_secs_f64();
+        println!("{wanted:?}: {rate:.0} bytes/s");
+    }
+    Ok(())
+}
