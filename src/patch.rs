@@ -99,7 +99,7 @@ impl Patcher {
             }
             Boundary::Rising { threshold } => {
                 self.push_entropies(tokens, entropies, starts, |p, before, h| {
-                    p < 2 || h - before > threshold
+                    (p < 2) | (h - before > threshold)
                 });
             }
             // The reference forbids a patch right after one that has already been found, and the

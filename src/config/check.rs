@@ -14,7 +14,7 @@ use super::tree::{Document, KeyPath, Part};
 
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
     let mut settings = SchemaSettings::draft2020_12();
-    // Without references every place of the schema can be read on its own, by `check_value` too.
+    // Without references every place of the schema can be read on its own, as `wants_text` does.
     settings.inline_subschemas = true;
     let schema = settings.into_generator().into_root_schema_for::<PipelineFile>();
     let mut schema = schema.to_value();
@@ -309,15 +309,15 @@ fn found(value: &Value) -> &'static str {
     }
 }
 
-/// The one of `names` that was probably meant by `written`: at most a third of it mistyped.
+/// The one of `names` that was probably meant by `written`: at most a third of the letters differ.
 fn nearest(written: &str, names: &[&str]) -> Option<String> {
     let written = written.to_lowercase();
-    let distance = |name: &str| strsim::damerau_levenshtein(&written, name);
+    let letters = |name: &str| name.chars().count().max(written.chars().count());
     names
         .iter()
-        .map(|name| (distance(name), *name))
+        .map(|name| (strsim::damerau_levenshtein(&written, name), *name))
         .min()
-        .filter(|(distance, name)| distance * 3 <= name.chars().count().max(3))
+        .filter(|(distance, name)| distance * 3 <= letters(name))
         .map(|(_, name)| format!("did you mean `{name}`?"))
 }
 

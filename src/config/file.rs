@@ -345,3 +345,38 @@ fn default_compression() -> String {
 fn default_true() -> bool {
     true
 }
+
+impl Modality {
+    /// As the pipeline file calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Modality::Text => "text",
+        }
+    }
+}
+
+impl Device {
+    /// As the pipeline file calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Device::Auto => "auto",
+            Device::Cpu => "cpu",
+            Device::Wgpu => "wgpu",
+            Device::Vulkan => "vulkan",
+            Device::Metal => "metal",
+            Device::Cuda => "cuda",
+        }
+    }
+}
+
+impl Precision {
+    /// As the pipeline file calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Auto => "auto",
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+            Precision::Bf16 => "bf16",
+        }
+    }
+}

@@ -1,3 +1,5 @@
+//! Every key by its effect, every mistake by its message, every flag by what it overrides.
+
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -37,9 +39,11 @@ fn keys(schema: &Value, path: &str, found: &mut Vec<String>) {
 /// Whether a key decides what the output holds.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum In {
+    /// As written.
     Meaning,
-    /// The lead resolves it against the model and adds it to the fingerprint itself.
+    /// The plan adds what it becomes against the model.
     Resolved,
+    /// Nowhere.
     Run,
 }
 use In::{Meaning, Resolved, Run};
@@ -239,7 +243,7 @@ fn weights_of_the_hub_name_repository_revision_and_path() {
 fn a_written_threshold_beats_the_model_and_the_model_beats_the_release() {
     let above = |threshold| Boundary::Above { threshold };
     let unwritten = parse("").unwrap().patch;
-    assert_eq!(unwritten.resolve(None).boundary, above(1.335_442_066_192_627));
+    assert_eq!(unwritten.resolve(None).boundary, above(1.335442066192627_f64 as f32));
     assert_eq!(unwritten.resolve(Some(1.9137)).boundary, above(1.9137));
     let written = parse("patch.threshold = 2.5").unwrap().patch;
     assert_eq!(written.resolve(Some(1.9137)).boundary, above(2.5));
@@ -267,7 +271,7 @@ fn the_caret_stands_below_wide_characters_and_tabs() {
         "expected a number for source.sample.fraction, found a string at a.toml:4:34\n\
          \x20 |\n\
          4 | sample = { seed = 1,\t fraction = 'ü' }\n\
-         \x20 |                     \t             ^^^"
+         \x20 |                     \t            ^^^"
     );
 }
 
@@ -309,7 +313,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "unknown value `image` for source.modality at a.toml:3:19; known values: `text`",
     ),
     ("model.device = 'CUDA'", "did you mean `cuda`?"),
-    ("model.device = 'tpu'", "known values: `auto`, `cpu`, `wgpu`, `vulkan`, `metal`, `cuda`"),
+    ("model.device = 'gpu0'", "known values: `auto`, `cpu`, `wgpu`, `vulkan`, `metal`, `cuda`"),
     ("pipeline.name = 3", "expected a string for pipeline.name, found an integer"),
     ("pipeline.name = ''", "pipeline.name is empty"),
     ("source.carry = 'url'", "expected an array for source.carry, found a string"),
@@ -485,7 +489,34 @@ fn mistakes_in_flags_name_the_flag() {
 #[test]
 fn meaning_is_flat_sorted_and_complete() {
     let meaning = parse("source.sample = { fraction = 0.5 }\nsource.carry = ['url']").unwrap().meaning();
-    insta::assert_snapshot!(serde_json::to_string_pretty(&meaning).unwrap(), @r#""#);
+    insta::assert_snapshot!(serde_json::to_string_pretty(&meaning).unwrap(), @r#"
+    {
+      "limits.max_document_bytes": 33554432,
+      "model.overlap": 0,
+      "model.precision": "auto",
+      "patch.max_patch_length": null,
+      "patch.mode": "entropy",
+      "patch.monotonicity": false,
+      "patch.patch_size": null,
+      "patch.threshold_add": null,
+      "sink.compression": "zstd:3",
+      "sink.embedding_dtype": "f16",
+      "sink.embeddings": "patch",
+      "sink.entropies": true,
+      "sink.norms": true,
+      "sink.unit_bytes": 1048576,
+      "source.carry": [
+        "url"
+      ],
+      "source.content": "text",
+      "source.id": "id",
+      "source.limit": null,
+      "source.modality": "text",
+      "source.sample.fraction": 0.5,
+      "source.sample.seed": 0,
+      "source.where": null
+    }
+    "#);
     assert!(meaning.keys().is_sorted());
 }
 

@@ -1,5 +1,7 @@
 //! Patch lengths from the reference's entropies are the reference's patch lengths, all of them.
 
+#![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach their helpers")]
+
 use std::num::NonZeroU32;
 use std::path::Path;
 
