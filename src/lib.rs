@@ -4,3 +4,8 @@ pub mod config;
 pub mod data;
 pub mod model;
 pub mod patch;
+pub mod pipeline;
+pub mod pretokenize;
+pub mod schema;
+pub mod sink;
+pub mod source;

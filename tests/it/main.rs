@@ -5,6 +5,7 @@
 mod golden;
 mod packing;
 mod patches;
+mod quickstart;
 mod reference;
 mod weights;
 mod window;
