@@ -105,7 +105,7 @@ fn hashed(batch: &PackedTokens, dim: usize, wanted: Wanted) -> Scores {
     }
     Scores {
         entropies: hashes.iter().map(|&hash| entropy(hash)).collect(),
-        norms: wanted.norms.then(|| hashes.iter().map(|&hash| 8.0 + unit(mix(hash))).collect()),
+        norms: wanted.norms.then(|| hashes.iter().map(|&hash| 8.0 * (1.0 + unit(mix(hash)))).collect()),
         pre_norm: wanted.pre_norm.then(|| {
             let mut all = Vec::with_capacity(n_tokens * dim);
             for &hash in &hashes {

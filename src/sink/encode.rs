@@ -137,7 +137,10 @@ impl Encoder {
         };
         let mut writer =
             ArrowWriter::try_new_with_options(hashed, batch.schema(), options).map_err(failed)?;
-        writer.write(batch).map_err(failed)?;
+        let rows = slice_rows(table);
+        for first in (0..batch.num_rows()).step_by(rows) {
+            writer.write(&batch.slice(first, rows.min(batch.num_rows() - first))).map_err(failed)?;
+        }
         let written = writer.into_inner().map_err(failed)?;
         written.file.sync_all().map_err(SinkError::io(path))?;
         Ok((written.bytes, format!("{:x}", written.hash.finalize())))
@@ -161,6 +164,15 @@ impl Encoder {
             properties = column_properties(properties, field.name(), field.data_type());
         }
         properties.build()
+    }
+}
+
+/// Rows handed to the Parquet writer in one go: it expands what it is handed, list levels above all. Fixed,
+/// since page boundaries depend on it.
+fn slice_rows(table: Table) -> usize {
+    match table {
+        Table::Documents | Table::Quarantine => 64,
+        Table::Patches | Table::Bytes => 1 << 15,
     }
 }
 

@@ -18,7 +18,9 @@ use ::parquet::{
         },
     },
     basic::Type as PhysicalType,
-    file::metadata::{FileMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader},
+    file::metadata::{
+        ColumnChunkMetaData, FileMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader,
+    },
     schema::types::{SchemaDescriptor, Type, TypePtr},
 };
 use arrow::{
@@ -164,11 +166,16 @@ impl Footer {
     }
 
     fn row_groups(&self, content_leaf: usize) -> Vec<RowGroup> {
+        // A dictionary makes the column smaller than its values are; newer writers tell their size too.
+        let content_bytes = |column: &ColumnChunkMetaData| {
+            column.uncompressed_size().max(column.unencoded_byte_array_data_bytes().unwrap_or(0)).max(0)
+                as u64
+        };
         let groups = self.metadata.row_groups().iter();
         groups
             .map(|g| RowGroup {
                 rows: g.num_rows().max(0) as u64,
-                content_bytes: g.column(content_leaf).uncompressed_size().max(0) as u64,
+                content_bytes: content_bytes(g.column(content_leaf)),
             })
             .collect()
     }

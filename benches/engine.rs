@@ -1,0 +1,59 @@
+//! How fast the engine is without a model: source to commit on the fake one, whose entropies and norms
+//! have full random mantissas. Prints MB/s of text, the stages' work and the peak of memory.
+//!
+//!     cargo bench --features fake-model --bench engine -- [--mb 200] [--runs 5] [--embeddings none]
+//!         [--source GLOB] [--folder FOLDER]
+
+#![allow(clippy::expect_used, clippy::print_stdout)]
+
+mod common;
+
+use std::{fs, path::Path, sync::Arc, time::Instant};
+
+use blt_pipeline::{
+    model::FakeModel,
+    pipeline::{Display, Ending, ModelFacts, Plan, Summary, run},
+};
+
+fn facts(dim: usize) -> ModelFacts {
+    let (name, sha256) = ("fake".into(), "0".into());
+    ModelFacts { name, dim, max_context: 8192, parameters: 0, sha256, threshold: None }
+}
+
+fn measure(source: &str, output: &Path, embeddings: &str, dim: usize) -> (f64, Summary) {
+    let _ = fs::remove_dir_all(output);
+    let set = format!("sink.embeddings={embeddings}");
+    let start = Instant::now();
+    let plan = Plan::freeze(common::pipeline(source, output, &[&set]), facts(dim)).expect("a plan");
+    let mut model = FakeModel::new(dim, 8192);
+    let summary = run(&plan, &mut model, Arc::default(), &Display::Silent).expect("a run");
+    assert_eq!(summary.ending, Ending::Finished);
+    (summary.run.bytes as f64 / 1e6 / start.elapsed().as_secs_f64(), summary)
+}
+
+fn main() {
+    let number =
+        |name, default: usize| common::argument(name).map_or(default, |n| n.parse().expect("a number"));
+    let (mb, runs, dim) = (number("--mb", 200), number("--runs", 5), number("--dim", 768));
+    let embeddings = common::argument("--embeddings").unwrap_or_else(|| "none".into());
+    let folder = common::scratch();
+    let source = common::argument("--source").unwrap_or_else(|| {
+        fs::create_dir(folder.join("in")).expect("a writable folder");
+        common::write_shards(&folder.join("in"), mb * 1_000_000, 4);
+        folder.join("in/*.parquet").to_string_lossy().into_owned()
+    });
+    let mut rates = Vec::new();
+    for _ in 0..runs {
+        let (rate, summary) = measure(&source, &folder.join("out"), &embeddings, dim);
+        println!("{rate:.1} MB/s");
+        rates.push(rate);
+        if rates.len() == runs {
+            println!("{summary}");
+        }
+    }
+    println!("median {:.1} MB/s of {runs} runs, embeddings {embeddings}", common::median(rates));
+    if let Some(mib) = common::peak_mib() {
+        println!("peak memory {mib} MiB");
+    }
+    fs::remove_dir_all(folder).expect("the folder is ours");
+}
