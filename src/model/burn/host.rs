@@ -219,7 +219,7 @@ mod tests {
         assert!(entropies(&nan, 3)[0].is_nan());
         assert!(swiglu(&[f32::NAN, 1.0], 1)[0].is_nan());
         let mut scores = nan;
-        softmax(&mut scores, 3, 1.0, &[0..3]);
+        softmax(&mut scores, 3, 1.0, &[0..3, 0..3][..1]);
         assert!(scores[1].is_nan());
     }
 }

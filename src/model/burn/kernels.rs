@@ -1,5 +1,5 @@
 //! What a layer does between its products, with tensors on both sides: on a CPU as passes over
-//! memory ([`host`](super::host)), elsewhere as the tensor library's operations.
+//! memory ([`host`]), elsewhere as the tensor library's operations.
 
 use std::ops::Range;
 
@@ -22,6 +22,7 @@ pub(super) enum Kernels {
 }
 
 /// Rotary angles of a chunk's tokens.
+#[expect(clippy::large_enum_variant, reason = "one a chunk")]
 pub(super) enum Angles {
     /// `[n, head_dim / 2]`
     Host { cos: Vec<f32>, sin: Vec<f32> },
@@ -30,6 +31,7 @@ pub(super) enum Angles {
 }
 
 /// Which keys the queries of a block see.
+#[expect(clippy::large_enum_variant, reason = "a few a chunk")]
 pub(super) enum Visible {
     /// A range of the block's keys a query.
     Host(Vec<Range<usize>>),
@@ -73,16 +75,11 @@ impl Kernels {
         match angles {
             Angles::Host { cos, sin } => {
                 let device = qkv.device();
-                let tensors = host::rotate(elements(&read(qkv)?)?, heads, cos, sin);
-                let shapes = [queries, keys, keys].into_iter();
-                let mut tensors = tensors.into_iter().zip(shapes).map(|(elements, heads)| {
+                let [q, k, v] = host::rotate(elements(&read(qkv)?)?, heads, cos, sin);
+                let tensor = |elements, heads: usize| {
                     Tensor::from_data(TensorData::new(elements, [heads, n, dim]), &device)
-                });
-                // Three in, three out; `array::map` with two arrays does not exist.
-                match (tensors.next(), tensors.next(), tensors.next()) {
-                    (Some(q), Some(k), Some(v)) => Ok([q, k, v]),
-                    _ => Err(ModelError::Device("rotation lost a tensor".into())),
-                }
+                };
+                Ok([tensor(q, queries), tensor(k, keys), tensor(v, keys)])
             }
             Angles::Tensors { cos, sin } => {
                 let half = (queries + keys) * dim / 2;
