@@ -1,8 +1,8 @@
 //! The entropy model: bytes in; entropies, norms and hidden states out. Knows nothing of files of
 //! documents, patches or threads.
 
+pub mod architecture;
 pub mod burn;
-pub mod config;
 #[cfg(feature = "fake-model")]
 pub mod fake;
 pub mod pack;
@@ -10,10 +10,13 @@ pub mod weights;
 
 use std::path::PathBuf;
 
-use crate::data::{PackedTokens, Scores, VOCABULARY, Wanted};
+use crate::{
+    config,
+    data::{PackedTokens, Scores, VOCABULARY, Wanted},
+};
 
+pub use self::architecture::ModelConfig;
 pub use self::burn::BurnModel;
-pub use self::config::ModelConfig;
 #[cfg(feature = "fake-model")]
 pub use self::fake::{FakeModel, Fault};
 pub use self::pack::{PackedBatch, Packer, Span};
@@ -73,9 +76,48 @@ pub enum ModelError {
     /// A batch that breaks the contract of [`PackedTokens`] or of the model.
     #[error("failed to score a batch: {0}")]
     Batch(String),
+    /// What the pipeline file asks for is not in this build.
+    #[error("{0}")]
+    Unsupported(String),
     /// The device, its driver or the tensor library failed.
     #[error("failed to run the model on the device: {0}")]
     Device(String),
+}
+
+/// Opens the model that `weights` names.
+///
+/// # Errors
+/// As [`ModelFiles::open`], and for a Hub URI, which this build does not read.
+pub fn open(weights: &config::Weights) -> Result<ModelFiles, ModelError> {
+    match weights {
+        config::Weights::Embedded => ModelFiles::embedded(),
+        config::Weights::Path(path) => ModelFiles::open(path),
+        config::Weights::Hub { repo, .. } => Err(ModelError::Unsupported(format!(
+            "model.weights: this build does not fetch from the Hub; download config.json and model.safetensors \
+             of {repo} into a folder and name that folder"
+        ))),
+    }
+}
+
+/// Puts the model on the device that `settings` name.
+///
+/// # Errors
+/// When this build has no such device or precision.
+pub fn load(settings: &config::Model, files: ModelFiles) -> Result<Box<dyn EntropyModel>, ModelError> {
+    use config::{Device, Precision};
+    if !matches!(settings.device, Device::Auto | Device::Cpu) {
+        let device = settings.device.name();
+        return Err(ModelError::Unsupported(format!(
+            "model.device = {device:?}: this build computes on the CPU only; use \"cpu\" or \"auto\""
+        )));
+    }
+    if !matches!(settings.precision, Precision::Auto | Precision::F32) {
+        let precision = settings.precision.name();
+        return Err(ModelError::Unsupported(format!(
+            "model.precision = {precision:?}: on a CPU the model runs in f32; use \"f32\" or \"auto\""
+        )));
+    }
+    Ok(Box::new(BurnModel::load(&files)?))
 }
 
 /// Checks what [`EntropyModel::score`] promises to refuse.

@@ -1,0 +1,382 @@
+//! The pipeline file as it is written: one type a section, one field a key. Knows which keys exist,
+//! what type each has and what it defaults to, and nothing of how they agree with each other. The
+//! JSON Schema, the check for unknown keys and `--set` all follow from these types.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A blt-pipeline pipeline: what the data means. Only `source.uri` and `sink.uri` are required.
+/// Relative paths resolve against the working directory.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "blt-pipeline pipeline file")]
+pub(super) struct PipelineFile {
+    #[serde(default)]
+    pub pipeline: PipelineSection,
+    pub source: SourceSection,
+    #[serde(default)]
+    pub pretokenize: PretokenizeSection,
+    #[serde(default)]
+    pub model: ModelSection,
+    #[serde(default)]
+    pub patch: PatchSection,
+    pub sink: SinkSection,
+    #[serde(default)]
+    pub limits: LimitsSection,
+}
+
+/// The pipeline itself.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PipelineSection {
+    /// What reports call this pipeline. Default: the file's name without its extension.
+    #[schemars(length(min = 1))]
+    pub name: Option<String>,
+}
+
+/// Where the rows come from and which of them count.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SourceSection {
+    /// Parquet files: a path, an `s3://` or `hf://` address, each with `*`, `?`, `**` where wanted;
+    /// or a list of these.
+    pub uri: OneOrMany,
+    /// Column with the document's id. Default: `id`, if the files have such a column; a column
+    /// written here must exist.
+    #[schemars(length(min = 1))]
+    pub id: Option<String>,
+    /// Column with the document's content.
+    #[serde(default = "default_content")]
+    #[schemars(length(min = 1))]
+    pub content: String,
+    /// What the content is.
+    #[serde(default)]
+    pub modality: Modality,
+    /// Condition on the source's columns that a row must meet. Default: every row.
+    #[serde(rename = "where")]
+    #[schemars(length(min = 1))]
+    pub filter: Option<String>,
+    /// Rows to read: the first so many in plan order, before `where` and `sample`. Default: all.
+    #[schemars(range(min = 1))]
+    pub limit: Option<u64>,
+    /// A random part of the rows, the same in every run. Default: all.
+    pub sample: Option<SampleTable>,
+    /// Columns copied as they are from the source to the `documents` table. Default: none.
+    #[serde(default)]
+    #[schemars(inner(length(min = 1)))]
+    pub carry: Vec<String>,
+}
+
+/// A random part of the rows.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SampleTable {
+    /// Part of the rows to keep, above 0 and at most 1.
+    #[schemars(extend("exclusiveMinimum" = 0), range(max = 1.0))]
+    pub fraction: f64,
+    /// Chooses which rows are kept; equal seeds keep equal rows.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// How content becomes segments; a table for each modality.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PretokenizeSection {
+    /// Threads that pretokenize; 0 leaves the number to the machine.
+    #[serde(default)]
+    pub workers: u32,
+    #[serde(default)]
+    pub text: PretokenizeText,
+}
+
+/// Pretokenizing of `modality = "text"`. No keys yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PretokenizeText {}
+
+/// The entropy model and how it is run.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ModelSection {
+    /// `embedded` (the small model inside the program), a folder or file, or
+    /// `hf://owner/name[@revision][/path]`.
+    #[schemars(length(min = 1))]
+    pub weights: String,
+    /// What computes.
+    pub device: Device,
+    /// Number format of weights and activations; softmax, norms and entropies are f32 always.
+    pub precision: Precision,
+    /// Tokens of a document that the model sees at once. Default: the model's `max_seqlen`.
+    #[schemars(range(min = 1))]
+    pub context: Option<u32>,
+    /// Tokens that a context repeats from the one before it; below `context`.
+    pub overlap: u32,
+    /// Tokens scored in one go, at least `context`; `auto` leaves the number to the device.
+    pub batch_tokens: AutoOr,
+}
+
+/// Where patches start. The names and meaning are those of the reference (facebookresearch/blt).
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PatchSection {
+    /// The rule that starts patches.
+    #[serde(default)]
+    pub mode: PatchMode,
+    /// Entropy in nats that a token must exceed for a patch to start after it; with `monotonicity`
+    /// the rise in nats. Only for mode `entropy`. Default: the model's own (`patch.json`), else
+    /// 1.335442066192627.
+    pub threshold: Option<f64>,
+    /// Rise in nats over the previous token that is needed besides `threshold`. Only for mode
+    /// `entropy`. Default: none is needed.
+    pub threshold_add: Option<f64>,
+    /// Compare the rise over the previous token with `threshold`, not the entropy itself. Only for
+    /// mode `entropy`.
+    #[serde(default)]
+    pub monotonicity: bool,
+    /// Tokens in a patch: of each for mode `static`; on average for mode `entropy`, where it stands
+    /// instead of `threshold` and the highest entropies of a document start its patches.
+    #[schemars(range(min = 1))]
+    pub patch_size: Option<u32>,
+    /// Longer patches are split into pieces of this many tokens. Default: no limit.
+    #[schemars(range(min = 1))]
+    pub max_patch_length: Option<u32>,
+}
+
+/// Where the tables go and what they hold.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SinkSection {
+    /// Folder of the output: a path or an `s3://` address.
+    #[schemars(length(min = 1))]
+    pub uri: String,
+    /// What gets an embedding: the mean of the hidden states over its bytes.
+    #[serde(default)]
+    pub embeddings: Embeddings,
+    /// Number format of the embeddings.
+    #[serde(default)]
+    pub embedding_dtype: EmbeddingDtype,
+    /// Whether `documents` holds the entropy of every token, in nats.
+    #[serde(default = "default_true")]
+    pub entropies: bool,
+    /// Whether the tables hold norms of the hidden state.
+    #[serde(default = "default_true")]
+    pub norms: bool,
+    /// Compression of the tables: `none`, or `zstd:` and a level from 1 to 22.
+    #[serde(default = "default_compression")]
+    pub compression: String,
+    /// Bytes of content in a unit, which is what is resumed, retried and handed out: an integer, or
+    /// a string like `4 MiB`. Default: 4 MiB with embeddings `none` or `document`, 1 MiB with
+    /// `patch`, 256 KiB with `byte`.
+    pub unit_bytes: Option<ByteSize>,
+}
+
+/// When to stop, and what not to take.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LimitsSection {
+    /// Bytes of content and results on their way at once: an integer, or a string like `512 MiB`.
+    pub memory: ByteSize,
+    /// Longest document in bytes: an integer, or a string like `32 MiB`. A longer one goes to
+    /// quarantine.
+    pub max_document_bytes: ByteSize,
+    /// Rows that may go to quarantine before the run counts as failed: a float is a fraction of all
+    /// rows (1.0 is all of them), an integer a number of rows.
+    pub max_quarantined: Quarantine,
+}
+
+/// What a document's content is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Modality {
+    /// A string or binary column, its bytes taken as they are.
+    #[default]
+    Text,
+}
+
+/// What computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// The fastest one that is there.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+    /// A GPU through whichever interface the system offers.
+    Wgpu,
+    /// A GPU through Vulkan.
+    Vulkan,
+    /// A GPU through Metal.
+    Metal,
+    /// An NVIDIA GPU through CUDA.
+    Cuda,
+}
+
+/// Number format of weights and activations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// What the device does well.
+    #[default]
+    Auto,
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats, IEEE.
+    F16,
+    /// 16-bit floats with the exponent of f32.
+    Bf16,
+}
+
+/// The rule that starts patches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum PatchMode {
+    /// After a token whose next one is hard to guess.
+    #[default]
+    Entropy,
+    /// After space-like bytes.
+    Space,
+    /// Every `patch_size` tokens.
+    Static,
+    /// At every token.
+    Byte,
+}
+
+/// What gets an embedding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Embeddings {
+    /// Nothing.
+    None,
+    /// Each document, in `documents`.
+    Document,
+    /// Each patch, in `patches`.
+    #[default]
+    Patch,
+    /// Each byte, in `bytes`.
+    Byte,
+}
+
+/// Number format of the embeddings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EmbeddingDtype {
+    /// 16-bit floats, IEEE.
+    #[default]
+    F16,
+    /// 32-bit floats.
+    F32,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(super) enum OneOrMany {
+    One(#[schemars(length(min = 1))] String),
+    Many(#[schemars(length(min = 1), inner(length(min = 1)))] Vec<String>),
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(super) enum AutoOr {
+    Auto(Auto),
+    Tokens(#[schemars(range(min = 1))] u32),
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(super) enum Auto {
+    Auto,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(super) enum ByteSize {
+    Bytes(#[schemars(range(min = 1))] u64),
+    Text(String),
+}
+
+/// How many rows may go to quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub enum Quarantine {
+    /// A number of rows.
+    Rows(u64),
+    /// A part of all rows, from 0 to 1.
+    Fraction(#[schemars(range(min = 0.0, max = 1.0))] f64),
+}
+
+impl Default for ModelSection {
+    fn default() -> Self {
+        Self {
+            weights: "embedded".to_owned(),
+            device: Device::default(),
+            precision: Precision::default(),
+            context: None,
+            overlap: 0,
+            batch_tokens: AutoOr::Auto(Auto::Auto),
+        }
+    }
+}
+
+impl Default for LimitsSection {
+    fn default() -> Self {
+        Self {
+            memory: ByteSize::Text("512 MiB".to_owned()),
+            max_document_bytes: ByteSize::Text("32 MiB".to_owned()),
+            max_quarantined: Quarantine::Fraction(0.01),
+        }
+    }
+}
+
+fn default_content() -> String {
+    "text".to_owned()
+}
+
+fn default_compression() -> String {
+    "zstd:3".to_owned()
+}
+
+fn default_true() -> bool {
+    true
+}
+
+impl Modality {
+    /// As the pipeline file calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Modality::Text => "text",
+        }
+    }
+}
+
+impl Device {
+    /// As the pipeline file calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Device::Auto => "auto",
+            Device::Cpu => "cpu",
+            Device::Wgpu => "wgpu",
+            Device::Vulkan => "vulkan",
+            Device::Metal => "metal",
+            Device::Cuda => "cuda",
+        }
+    }
+}
+
+impl Precision {
+    /// As the pipeline file calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Auto => "auto",
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+            Precision::Bf16 => "bf16",
+        }
+    }
+}

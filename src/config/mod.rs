@@ -1,0 +1,286 @@
+//! A pipeline file and the flags that override it in, a validated [`Pipeline`] out, or every mistake
+//! with its line. Knows nothing of the data, the model or the machine.
+
+mod check;
+mod error;
+mod file;
+mod tree;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::data::{Boundary, PatchRule};
+
+pub use check::json_schema;
+pub use error::{ConfigError, Problem};
+pub use file::{Device, EmbeddingDtype, Embeddings, Modality, Precision, PretokenizeText, Quarantine};
+
+/// The threshold that the reference releases with its model, nats.
+pub const RELEASED_THRESHOLD: f32 = 1.335_442_1;
+
+/// What a run is asked to do. Exists only validated: no stage checks it again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pipeline {
+    /// What reports call it.
+    pub name: String,
+    /// `[source]`.
+    pub source: Source,
+    /// `[pretokenize]`.
+    pub pretokenize: Pretokenize,
+    /// `[model]`.
+    pub model: Model,
+    /// `[patch]`.
+    pub patch: PatchSpec,
+    /// `[sink]`.
+    pub sink: Sink,
+    /// `[limits]`.
+    pub limits: Limits,
+}
+
+/// Where the rows come from and which of them count.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// As written, at least one, none empty.
+    pub uris: Vec<String>,
+    /// Column with the document's id.
+    pub id: IdColumn,
+    /// Column with the content.
+    pub content: String,
+    /// What the content is.
+    pub modality: Modality,
+    /// Condition on the source's columns, as written.
+    pub filter: Option<String>,
+    /// Rows to read in plan order, before `filter` and `sample`.
+    pub limit: Option<NonZeroU64>,
+    /// The random part of the rows to keep.
+    pub sample: Option<Sample>,
+    /// Columns copied to `documents`: distinct, without the content, none named like a column that
+    /// `documents` has anyway.
+    pub carry: Vec<String>,
+}
+
+/// The column with the document's id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdColumn {
+    /// Its name.
+    pub name: String,
+    /// Whether a file without it is an error: the pipeline file names it.
+    pub required: bool,
+}
+
+/// A random part of the rows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// In (0, 1].
+    pub fraction: f64,
+    /// Chooses which rows are kept.
+    pub seed: u64,
+}
+
+/// How content becomes segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pretokenize {
+    /// Threads; `None` leaves the number to the machine.
+    pub workers: Option<NonZeroU32>,
+    /// For text.
+    pub text: PretokenizeText,
+}
+
+/// The entropy model and how it is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// Where its weights are.
+    pub weights: Weights,
+    /// What computes.
+    pub device: Device,
+    /// Number format of weights and activations.
+    pub precision: Precision,
+    /// Tokens of a context; `None` is the model's `max_seqlen`, and the model refuses a larger one.
+    pub context: Option<NonZeroU32>,
+    /// Tokens that a context repeats from the one before it; below `context` where that is given.
+    pub overlap: u32,
+    /// Tokens scored in one go, at least `context` where both are given; `None` leaves the number
+    /// to the device.
+    pub batch_tokens: Option<NonZeroU32>,
+}
+
+/// Where the model's weights are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Weights {
+    /// The small model inside the program.
+    Embedded,
+    /// A model folder or a weights file.
+    Path(PathBuf),
+    /// `hf://owner/name[@revision][/path]`.
+    Hub {
+        /// `owner/name`.
+        repo: String,
+        /// Branch, tag or commit; `None` is the repository's default.
+        revision: Option<String>,
+        /// Folder or file inside the repository.
+        path: Option<String>,
+    },
+}
+
+/// The patch rule as far as the pipeline file knows it: a threshold that is not written there comes
+/// from the model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PatchSpec {
+    /// With [`RELEASED_THRESHOLD`] where none is written.
+    rule: PatchRule,
+    threshold_written: bool,
+}
+
+/// Where the tables go and what they hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sink {
+    /// As written; not empty.
+    pub uri: String,
+    /// What gets an embedding.
+    pub embeddings: Embeddings,
+    /// Number format of the embeddings.
+    pub embedding_dtype: EmbeddingDtype,
+    /// Whether `documents` holds the entropies.
+    pub entropies: bool,
+    /// Whether the tables hold norms.
+    pub norms: bool,
+    /// Compression of the tables.
+    pub compression: Compression,
+    /// Bytes of content in a unit; the default is already chosen by `embeddings`.
+    pub unit_bytes: NonZeroU64,
+}
+
+/// Compression of the output tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// None at all.
+    None,
+    /// Level, 1 to 22.
+    Zstd(i32),
+}
+
+/// When to stop, and what not to take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Bytes of content and results on their way at once; not 0.
+    pub memory: u64,
+    /// Longest document in bytes: not 0, and its tokens fit an Arrow list.
+    pub max_document_bytes: u64,
+    /// Rows that may go to quarantine before the run counts as failed.
+    pub max_quarantined: Quarantine,
+}
+
+/// What the command line says in place of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `section.key=value` each, the later one winning; the value in TOML, or else a bare string.
+    pub set: Vec<String>,
+    /// `--limit`: in place of `source.limit`.
+    pub limit: Option<u64>,
+    /// `--output`: in place of `sink.uri`.
+    pub output: Option<String>,
+}
+
+impl Pipeline {
+    /// Reads the pipeline file at `path` and applies `overrides`.
+    ///
+    /// # Errors
+    /// When the file cannot be read, and as [`parse`](Self::parse).
+    pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, &path.to_string_lossy(), overrides)
+    }
+
+    /// Parses the pipeline file `text`, called `name` in messages, and applies `overrides`. A
+    /// pipeline without a name of its own gets the stem of `name`.
+    ///
+    /// # Errors
+    /// The first mistake in the TOML itself; or else every unknown key, wrong type, value out of
+    /// range and missing key; or else every contradiction.
+    pub fn parse(text: &str, name: &str, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let document = tree::Document::parse(text, name, overrides)?;
+        let file = check::check(&document)?;
+        validate::validate(file, &document)
+    }
+
+    /// Everything in the pipeline file that decides what the output holds, flat, sorted by key, for
+    /// the fingerprint. An optional key that is not written is null.
+    ///
+    /// Left out: what names the data rather than its treatment (`source.uri`, `sink.uri`, the
+    /// weights), what only steers the run (device, workers, memory, `max_quarantined`), and what
+    /// the model has yet to resolve (threshold, context, `batch_tokens`).
+    pub fn meaning(&self) -> Map<String, Value> {
+        // Every field is named, so that a new one cannot be forgotten here.
+        let Self { name: _, source, pretokenize, model, patch, sink, limits } = self;
+        let Source { uris: _, id, content, modality, filter, limit, sample, carry } = source;
+        let Pretokenize { workers: _, text: PretokenizeText {} } = pretokenize;
+        let Model { weights: _, device: _, precision, context: _, overlap, batch_tokens: _ } = model;
+        let Sink { uri: _, embeddings, embedding_dtype, entropies, norms, compression, unit_bytes } = sink;
+        let Limits { memory: _, max_document_bytes, max_quarantined: _ } = limits;
+
+        let (mode, patch_size, threshold_add, monotonicity) = match patch.rule.boundary {
+            Boundary::Above { .. } => ("entropy", None, None, false),
+            Boundary::AboveAndRising { rise, .. } => ("entropy", None, Some(rise), false),
+            Boundary::Rising { .. } => ("entropy", None, None, true),
+            Boundary::TopK { patch_size } => ("entropy", Some(patch_size), None, false),
+            Boundary::Space => ("space", None, None, false),
+            Boundary::Static { patch_size } => ("static", Some(patch_size), None, false),
+            Boundary::Byte => ("byte", None, None, false),
+        };
+        let compression = match compression {
+            Compression::None => "none".to_owned(),
+            Compression::Zstd(level) => format!("zstd:{level}"),
+        };
+        let mut meaning = vec![
+            ("limits.max_document_bytes", json!(max_document_bytes)),
+            ("model.overlap", json!(overlap)),
+            ("model.precision", json!(precision)),
+            ("patch.max_patch_length", json!(patch.rule.max_patch_length)),
+            ("patch.mode", json!(mode)),
+            ("patch.monotonicity", json!(monotonicity)),
+            ("patch.patch_size", json!(patch_size)),
+            ("patch.threshold_add", json!(threshold_add)),
+            ("sink.compression", json!(compression)),
+            ("sink.embedding_dtype", json!(embedding_dtype)),
+            ("sink.embeddings", json!(embeddings)),
+            ("sink.entropies", json!(entropies)),
+            ("sink.norms", json!(norms)),
+            ("sink.unit_bytes", json!(unit_bytes)),
+            ("source.carry", json!(carry)),
+            ("source.content", json!(content)),
+            ("source.id", json!(id.name)),
+            ("source.limit", json!(limit)),
+            ("source.modality", json!(modality)),
+            ("source.sample.fraction", json!(sample.map(|sample| sample.fraction))),
+            ("source.sample.seed", json!(sample.map(|sample| sample.seed))),
+            ("source.where", json!(filter)),
+        ];
+        meaning.sort_by_key(|(key, _)| *key);
+        meaning.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+}
+
+impl PatchSpec {
+    /// The rule to patch with. A threshold that the pipeline file does not write is
+    /// `model_default`, the one in the model's folder, or else [`RELEASED_THRESHOLD`].
+    pub fn resolve(&self, model_default: Option<f32>) -> PatchRule {
+        let mut rule = self.rule;
+        let default = model_default.filter(|_| !self.threshold_written);
+        if let Some(default) = default {
+            match &mut rule.boundary {
+                Boundary::Above { threshold }
+                | Boundary::AboveAndRising { threshold, .. }
+                | Boundary::Rising { threshold } => *threshold = default,
+                Boundary::TopK { .. } | Boundary::Space | Boundary::Static { .. } | Boundary::Byte => {}
+            }
+        }
+        rule
+    }
+}

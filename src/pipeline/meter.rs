@@ -1,0 +1,179 @@
+//! Channels that count what waits in them and how long their ends wait. Knows nothing of what they carry.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+/// Where the threads of one stage spend their time.
+#[derive(Debug)]
+pub struct StageMeter {
+    /// Name of the stage.
+    pub name: &'static str,
+    /// Its threads.
+    pub threads: usize,
+    starved: AtomicU64,
+    blocked: AtomicU64,
+    busy: AtomicU64,
+}
+
+impl StageMeter {
+    /// For a stage of `threads` threads.
+    pub fn new(name: &'static str, threads: usize) -> Arc<Self> {
+        let zero = AtomicU64::default;
+        Arc::new(StageMeter { name, threads, starved: zero(), blocked: zero(), busy: zero() })
+    }
+
+    /// Runs `work` on the stage's account.
+    pub fn busy<T>(&self, work: impl FnOnce() -> T) -> T {
+        timed(&self.busy, work)
+    }
+
+    /// Runs `wait`, a wait for input that is no [`Inlet`], on the stage's account.
+    pub fn starved<T>(&self, wait: impl FnOnce() -> T) -> T {
+        timed(&self.starved, wait)
+    }
+
+    /// Seconds of work, of waiting for input and of waiting for room in the output, over all threads.
+    pub fn seconds(&self) -> StageSeconds {
+        let seconds =
+            |counter: &AtomicU64| Duration::from_nanos(counter.load(Ordering::Relaxed)).as_secs_f64();
+        StageSeconds {
+            name: self.name,
+            threads: self.threads,
+            busy: seconds(&self.busy),
+            starved: seconds(&self.starved),
+            blocked: seconds(&self.blocked),
+        }
+    }
+}
+
+/// A reading of a [`StageMeter`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageSeconds {
+    /// Name of the stage.
+    pub name: &'static str,
+    /// Its threads.
+    pub threads: usize,
+    /// Work.
+    pub busy: f64,
+    /// Waiting for input.
+    pub starved: f64,
+    /// Waiting for room in the output.
+    pub blocked: f64,
+}
+
+fn timed<T>(counter: &AtomicU64, work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let value = work();
+    counter.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    value
+}
+
+/// How full a channel is.
+#[derive(Debug)]
+pub struct QueueMeter {
+    /// Stage that reads from it.
+    pub reader: &'static str,
+    /// Messages it has room for.
+    pub capacity: usize,
+    waiting: AtomicUsize,
+}
+
+impl QueueMeter {
+    /// Messages in it.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed).min(self.capacity)
+    }
+}
+
+/// Sending end; the channel closes when its last outlet is dropped.
+pub struct Outlet<T> {
+    sender: Sender<T>,
+    stage: Arc<StageMeter>,
+    queue: Arc<QueueMeter>,
+}
+
+/// Receiving end.
+pub struct Inlet<T> {
+    receiver: Receiver<T>,
+    stage: Arc<StageMeter>,
+    queue: Arc<QueueMeter>,
+}
+
+/// A channel of `capacity` messages from one stage to another.
+pub fn channel<T>(capacity: usize, from: &Arc<StageMeter>, to: &Arc<StageMeter>) -> (Outlet<T>, Inlet<T>) {
+    let (sender, receiver) = bounded(capacity);
+    let queue = Arc::new(QueueMeter { reader: to.name, capacity, waiting: AtomicUsize::new(0) });
+    (
+        Outlet { sender, stage: from.clone(), queue: queue.clone() },
+        Inlet { receiver, stage: to.clone(), queue },
+    )
+}
+
+/// All readers of a channel are gone: the run is ending, and its reason is recorded elsewhere.
+#[derive(Debug)]
+pub struct Closed;
+
+impl<T> Outlet<T> {
+    /// Waits for room.
+    ///
+    /// # Errors
+    /// [`Closed`] when nobody reads any more.
+    pub fn send(&self, message: T) -> Result<(), Closed> {
+        // Counted first, so that a reader never takes a message that is not counted yet.
+        self.queue.waiting.fetch_add(1, Ordering::Relaxed);
+        timed(&self.stage.blocked, || self.sender.send(message)).map_err(|_| Closed)
+    }
+
+    /// The queue's meter.
+    pub fn queue(&self) -> Arc<QueueMeter> {
+        self.queue.clone()
+    }
+}
+
+impl<T> Inlet<T> {
+    /// Waits for a message; `None` when the channel is closed and empty.
+    pub fn recv(&self) -> Option<T> {
+        let message = timed(&self.stage.starved, || self.receiver.recv()).ok()?;
+        self.queue.waiting.fetch_sub(1, Ordering::Relaxed);
+        Some(message)
+    }
+}
+
+impl<T> Clone for Outlet<T> {
+    fn clone(&self) -> Self {
+        Outlet { sender: self.sender.clone(), stage: self.stage.clone(), queue: self.queue.clone() }
+    }
+}
+
+impl<T> Clone for Inlet<T> {
+    fn clone(&self) -> Self {
+        Inlet { receiver: self.receiver.clone(), stage: self.stage.clone(), queue: self.queue.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_is_counted_on_the_side_that_waits() {
+        let (slow, fast) = (StageMeter::new("slow", 1), StageMeter::new("fast", 1));
+        let (outlet, inlet) = channel(1, &slow, &fast);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                std::thread::sleep(Duration::from_millis(30));
+                outlet.send(1).unwrap();
+            });
+            assert_eq!(inlet.recv(), Some(1));
+            assert!(inlet.recv().is_none());
+        });
+        assert!(fast.seconds().starved >= 0.03 && slow.seconds().blocked < 0.03);
+    }
+}

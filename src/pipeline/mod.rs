@@ -1,0 +1,369 @@
+//! The engine: wires the stages with threads and bounded channels, runs a plan into an output, and tells
+//! how it went. Nothing else in the crate spawns.
+
+mod assemble;
+mod control;
+mod display;
+mod meter;
+mod plan;
+mod stages;
+mod stats;
+mod summary;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::AtomicBool},
+    thread,
+    time::Instant,
+};
+
+pub use self::{
+    assemble::Recipe,
+    display::Display,
+    meter::StageSeconds,
+    plan::{ModelFacts, Plan, PlannedShard},
+    summary::{Ending, Failure, Summary},
+};
+use self::{
+    control::{Budget, Control},
+    meter::{Closed, Inlet, StageMeter, channel},
+    stages::{Blame, FailedUnit, Passed, WrittenUnit, panic_message},
+    stats::Stats,
+};
+use crate::{
+    config::Quarantine,
+    data::Unit,
+    model::EntropyModel,
+    pretokenize::pretokenizer,
+    sink::{CommitRecord, Counts, Encoder, FailureRecord, Output, SinkError},
+};
+
+/// Why a run could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The plan asks for what cannot be.
+    #[error("{0}")]
+    Plan(String),
+    /// The output.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// More rows in quarantine than `limits.max_quarantined` allows.
+    #[error(
+        "{quarantined} of {rows} rows are in quarantine, more than limits.max_quarantined allows; see the \
+         table quarantine in the output for the reasons"
+    )]
+    Quarantine {
+        /// Rows in quarantine so far.
+        quarantined: u64,
+        /// Rows of the plan.
+        rows: u64,
+    },
+    /// A thread of the engine panicked.
+    #[error("the {stage} stage panicked: {message}; this is a defect of blt-pipeline")]
+    Panic {
+        /// The stage.
+        stage: &'static str,
+        /// What the panic said.
+        message: String,
+    },
+}
+
+/// Runs every unit of `plan` that is not committed yet. Setting `stop` ends the run early: units in flight
+/// get ten seconds to finish.
+///
+/// Units that fail are tried once more after all others; if they fail again the reason is recorded in the
+/// output and in the summary, and the output stays without a manifest.
+///
+/// # Errors
+/// When the output is refused or cannot be written, when too many rows are in quarantine, or when the
+/// engine itself fails. What has been committed stays, and the same call goes on from there.
+pub fn run(
+    plan: &Plan,
+    model: &mut dyn EntropyModel,
+    stop: Arc<AtomicBool>,
+    display: &Display,
+) -> Result<Summary, RunError> {
+    let started = Instant::now();
+    let folder = plan.output_folder()?;
+    let output = Output::open(&folder, &plan.record, &plan.fingerprint)?;
+    let before = output.progress()?;
+    let mut summary = Summary::new(plan, &folder);
+    if before.finished {
+        summary.ending = Ending::FinishedBefore;
+        summary.total = total(before.committed.values());
+        return Ok(summary);
+    }
+    let pending: Vec<Arc<Unit>> =
+        plan.units.iter().filter(|u| !before.committed.contains_key(&u.id.to_string())).cloned().collect();
+    let stats = Stats::new(plan, &pending);
+    let control = Control::new(stop);
+    let mut engine = Engine {
+        plan,
+        output: &output,
+        encoder: Encoder::new(&folder, plan.recipe.tables.clone(), plan.zstd_level())?,
+        control: &control,
+        stats: &stats,
+        n_committed: before.committed.len(),
+        total: total(before.committed.values()),
+        done: Counts::default(),
+    };
+    engine.check_quarantine();
+    let result = display.show(&stats, || {
+        let failed = engine.pass(&pending, model);
+        let again: Vec<Arc<Unit>> = failed.iter().map(|f| f.unit.clone()).collect();
+        for failure in &failed {
+            tracing::warn!(unit = %failure.unit.id, stage = failure.stage, "will be tried again: {}", failure.reason);
+        }
+        if again.is_empty() || control.stopping() { failed } else { engine.pass(&again, model) }
+    });
+    summary.run = engine.done;
+    summary.total = engine.total;
+    summary.stages = StageSeconds::merged(stats.stages().iter().map(|m| m.seconds()));
+    if let Some(error) = control.failure() {
+        return Err(error);
+    }
+    summary.failures = engine.record_failures(&result)?;
+    summary.ending = if control.interrupted() && engine.n_committed < plan.units.len() {
+        Ending::Interrupted
+    } else if summary.failures.is_empty() && output.finalize(plan.units.iter().map(|u| u.id))? {
+        Ending::Finished
+    } else {
+        Ending::Incomplete
+    };
+    summary.seconds = started.elapsed().as_secs_f64();
+    Ok(summary)
+}
+
+fn total<'a>(records: impl Iterator<Item = &'a CommitRecord>) -> Counts {
+    let mut counts = Counts::default();
+    records.for_each(|record| counts.add(&record.counts));
+    counts
+}
+
+/// How many threads the stages get that can use several.
+struct Threads {
+    pretokenize: usize,
+    patch: usize,
+    encode: usize,
+}
+
+impl Threads {
+    fn of(plan: &Plan) -> Self {
+        let cores = thread::available_parallelism().map_or(1, |n| n.get());
+        Threads {
+            pretokenize: plan.pipeline.pretokenize.workers.map_or(cores, |n| n.get() as usize),
+            // A unit's batches go to one thread in order: the second one takes the next unit early.
+            patch: 2,
+            encode: cores.clamp(1, 16),
+        }
+    }
+}
+
+struct Engine<'a> {
+    plan: &'a Plan,
+    output: &'a Output,
+    encoder: Encoder,
+    control: &'a Control,
+    stats: &'a Stats,
+    n_committed: usize,
+    /// What the output holds.
+    total: Counts,
+    /// What of it came from this run.
+    done: Counts,
+}
+
+impl Engine<'_> {
+    /// Takes `units` through all stages once; returns those that failed. A failure of the whole run is
+    /// left with the control.
+    fn pass(&mut self, units: &[Arc<Unit>], model: &mut dyn EntropyModel) -> Vec<FailedUnit> {
+        let (plan, control, stats) = (self.plan, self.control, self.stats);
+        let Some(pretokenizer) = pretokenizer(plan.pipeline.source.modality.name()) else {
+            control.fail(RunError::Plan("source.modality: this build does not know it".into()));
+            return Vec::new();
+        };
+        let device_class = model.device_class();
+        let threads = Threads::of(plan);
+        let budget = Budget::new(plan.pipeline.limits.memory);
+        let meters = Meters::new(&threads);
+
+        // Each channel closes when the stage that writes to it returns: the source first, then one after
+        // the other. Capacities are small, since every message holds megabytes; what they are for is to
+        // let neighbours run side by side, and one message more absorbs their unevenness.
+        let (work_out, work_in) = channel(threads.pretokenize, &meters.source, &meters.pretokenize);
+        // As many reserved slots as units can be at work in pretokenize, and one that is being packed.
+        let (slots_out, slots_in) = channel(2 * threads.pretokenize + 1, &meters.source, &meters.pack);
+        let (batches_out, batches_in) = channel(4, &meters.pack, &meters.model);
+        let (scored_out, scored_in): (Vec<_>, Vec<_>) =
+            (0..threads.patch).map(|_| channel(2, &meters.model, &meters.patch)).unzip();
+        let (assembled_out, assembled_in) = channel(1, &meters.patch, &meters.encode);
+        let (written_out, written_in) = channel(threads.encode, &meters.encode, &meters.commit);
+
+        let mut queues = vec![work_out.queue(), slots_out.queue(), batches_out.queue()];
+        queues.extend(scored_out.iter().map(|outlet| outlet.queue()));
+        queues.extend([assembled_out.queue(), written_out.queue()]);
+        stats.watch(meters.all(), queues);
+
+        let (recipe, encoder) = (&plan.recipe, self.encoder.clone());
+        let meters = &meters;
+        thread::scope(|scope| {
+            let crew = Spawner { scope, control };
+            let (outlet, slots, source_budget) = (work_out, slots_out, budget);
+            crew.spawn("source", move || {
+                stages::source(plan, units, &meters.source, &source_budget, control, &outlet, &slots)
+            });
+            let pretokenizer = pretokenizer.as_ref();
+            for _ in 0..threads.pretokenize {
+                let inlet = work_in.clone();
+                crew.spawn("pretokenize", move || {
+                    stages::pretokenize(pretokenizer, recipe, &meters.pretokenize, &inlet)
+                });
+            }
+            drop(work_in);
+            crew.spawn("pack", move || stages::pack(plan, &meters.pack, control, &slots_in, &batches_out));
+            crew.spawn("model", move || {
+                stages::model(model, recipe, &meters.model, control, stats, &batches_in, &scored_out)
+            });
+            for inlet in scored_in {
+                let outlet = assembled_out.clone();
+                crew.spawn("patch", move || stages::patch(recipe, &meters.patch, control, &inlet, &outlet));
+            }
+            drop(assembled_out);
+            for _ in 0..threads.encode {
+                let (inlet, outlet, encoder) = (assembled_in.clone(), written_out.clone(), encoder.clone());
+                crew.spawn("encode", move || {
+                    stages::encode(&encoder, &meters.encode, control, &inlet, &outlet)
+                });
+            }
+            drop((assembled_in, written_out));
+            // The calling thread commits.
+            self.commit(&meters.commit, &device_class, &written_in)
+        })
+    }
+
+    fn commit(
+        &mut self,
+        meter: &StageMeter,
+        device_class: &str,
+        written: &Inlet<Passed<WrittenUnit>>,
+    ) -> Vec<FailedUnit> {
+        let mut failed = Vec::new();
+        while let Some(unit) = written.recv() {
+            let WrittenUnit { ticket, unit } = match unit {
+                Ok(unit) => unit,
+                Err(failure) => {
+                    failed.push(failure);
+                    continue;
+                }
+            };
+            if self.control.halted() {
+                unit.discard();
+                continue;
+            }
+            let committed = meter.busy(|| self.output.commit(unit, device_class, self.plan.batch_tokens));
+            match committed {
+                Ok(Some(record)) => {
+                    self.stats.committed(record.counts.rows);
+                    self.done.add(&record.counts);
+                    self.total.add(&record.counts);
+                    self.n_committed += 1;
+                    tracing::debug!(unit = %record.unit, rows = record.counts.rows, "committed");
+                    self.check_quarantine();
+                }
+                Ok(None) => tracing::info!(unit = %ticket.unit.id, "was committed by another process"),
+                Err(error) => self.control.fail(error.into()),
+            }
+        }
+        failed
+    }
+
+    fn check_quarantine(&self) {
+        let quarantined = self.total.quarantined;
+        let rows = self.plan.rows();
+        let exceeded = match self.plan.pipeline.limits.max_quarantined {
+            Quarantine::Rows(allowed) => quarantined > allowed,
+            Quarantine::Fraction(allowed) => quarantined as f64 > allowed * rows as f64,
+        };
+        if exceeded {
+            self.control.fail(RunError::Quarantine { quarantined, rows });
+        }
+    }
+
+    fn record_failures(&self, failed: &[FailedUnit]) -> Result<Vec<Failure>, SinkError> {
+        let mut failures = Vec::new();
+        for (index, shard) in self.plan.shards.iter().enumerate() {
+            if let PlannedShard::Broken { file, reason, .. } = shard {
+                failures.push(Failure {
+                    name: format!("{index:05}"),
+                    source_file: file.source_file.clone(),
+                    stage: "source",
+                    input: true,
+                    reason: reason.clone(),
+                });
+            }
+        }
+        failures.extend(failed.iter().map(|f| Failure {
+            name: f.unit.id.to_string(),
+            source_file: f.unit.source_file.to_string(),
+            stage: f.stage,
+            input: f.blame == Blame::Input,
+            reason: f.reason.clone(),
+        }));
+        for Failure { name, source_file, stage, reason, .. } in &failures {
+            let (unit, source_file) = (name.clone(), source_file.clone());
+            let (stage, reason) = ((*stage).to_owned(), reason.clone());
+            self.output.record_failure(&FailureRecord { unit, source_file, stage, reason })?;
+        }
+        Ok(failures)
+    }
+}
+
+/// One meter a stage.
+struct Meters {
+    source: Arc<StageMeter>,
+    pretokenize: Arc<StageMeter>,
+    pack: Arc<StageMeter>,
+    model: Arc<StageMeter>,
+    patch: Arc<StageMeter>,
+    encode: Arc<StageMeter>,
+    commit: Arc<StageMeter>,
+}
+
+impl Meters {
+    fn new(threads: &Threads) -> Self {
+        Meters {
+            source: StageMeter::new("source", 1),
+            pretokenize: StageMeter::new("pretokenize", threads.pretokenize),
+            pack: StageMeter::new("pack", 1),
+            model: StageMeter::new("model", 1),
+            patch: StageMeter::new("patch", threads.patch),
+            encode: StageMeter::new("encode", threads.encode),
+            commit: StageMeter::new("commit", 1),
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<StageMeter>> {
+        let Meters { source, pretokenize, pack, model, patch, encode, commit } = self;
+        [source, pretokenize, pack, model, patch, encode, commit].map(Arc::clone).into()
+    }
+}
+
+/// Starts the threads of a pass, and sees to it that a panic ends the run with its own words.
+struct Spawner<'scope, 'env> {
+    scope: &'scope thread::Scope<'scope, 'env>,
+    control: &'scope Control,
+}
+
+impl<'scope> Spawner<'scope, '_> {
+    fn spawn(&self, stage: &'static str, body: impl FnOnce() -> Result<(), Closed> + Send + 'scope) {
+        let control = self.control;
+        let fail = move |message| control.fail(RunError::Panic { stage, message });
+        let watched = move || match catch_unwind(AssertUnwindSafe(body)) {
+            // Whoever closed the channel has recorded why, or was itself closed out.
+            Ok(Ok(()) | Err(Closed)) => {}
+            Err(panic) => fail(panic_message(panic.as_ref()).to_owned()),
+        };
+        if let Err(error) = thread::Builder::new().name(stage.into()).spawn_scoped(self.scope, watched) {
+            fail(format!("failed to start its thread: {error}"));
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! Freezes a pipeline file, the source's footers and the model's facts into a [`Plan`]: shards, units, recipe
+//! and fingerprint. Runs nothing.
+
+use std::{collections::BTreeMap, ops::Range, path::PathBuf, sync::Arc};
+
+use arrow::datatypes::{Field, Fields};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{
+    RunError,
+    assemble::Recipe,
+    summary::{megabytes, thousands},
+};
+use crate::{
+    config::{Compression, EmbeddingDtype, Embeddings, Pipeline, Weights},
+    data::{Boundary, PatchRule, Unit, UnitId},
+    model::ModelInfo,
+    schema::{SCHEMA_VERSION, Table, TableOptions},
+    sink::{Output, PlanRecord, ShardEntry},
+    source::{Identity, RowReader, Shard, ShardFile, cut, list_shards, open_shard},
+};
+
+/// Tokens of a full batch on a CPU, unless the context is longer: larger ones are no faster there.
+const CPU_BATCH_TOKENS: usize = 8192;
+/// A footer that claims more units than this is taken for corrupt before anything is allocated for them.
+const MAX_UNITS_PER_SHARD: u64 = 1 << 20;
+/// Bytes of text in a patch, on average, at the thresholds models are released with.
+const BYTES_PER_PATCH: u64 = 4;
+
+/// What a plan needs to know of the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelFacts {
+    /// What the pipeline file calls it.
+    pub name: String,
+    /// Width of the hidden state.
+    pub dim: usize,
+    /// Longest context in tokens.
+    pub max_context: usize,
+    /// Number of parameters.
+    pub parameters: usize,
+    /// SHA-256, hex, of configuration and weights.
+    pub sha256: String,
+    /// The model's own patch threshold, nats.
+    pub threshold: Option<f32>,
+}
+
+impl ModelFacts {
+    /// The facts of the model that `weights` names.
+    pub fn of(weights: &Weights, info: &ModelInfo) -> Self {
+        let name = match weights {
+            Weights::Embedded => "embedded".to_owned(),
+            Weights::Path(path) => path.display().to_string(),
+            Weights::Hub { repo, .. } => format!("hf://{repo}"),
+        };
+        ModelFacts {
+            name,
+            dim: info.config.dim,
+            max_context: info.config.max_seqlen,
+            parameters: info.n_parameters,
+            sha256: info.sha256.clone(),
+            threshold: info.threshold,
+        }
+    }
+}
+
+/// A shard of the plan.
+#[derive(Clone, Debug)]
+pub enum PlannedShard {
+    /// Its footer was read.
+    Ready(Shard),
+    /// Its footer could not be read: it fails, the others go on.
+    Broken {
+        /// The file.
+        file: ShardFile,
+        /// What is known of it.
+        identity: Identity,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl PlannedShard {
+    /// The file and its name in the output.
+    pub fn file(&self) -> &ShardFile {
+        match self {
+            PlannedShard::Ready(shard) => &shard.file,
+            PlannedShard::Broken { file, .. } => file,
+        }
+    }
+}
+
+/// Everything a run does, decided.
+#[derive(Debug)]
+pub struct Plan {
+    /// The pipeline file.
+    pub pipeline: Pipeline,
+    /// The model.
+    pub model: ModelFacts,
+    /// Shards by index.
+    pub shards: Vec<PlannedShard>,
+    /// Units in plan order.
+    pub units: Vec<Arc<Unit>>,
+    /// What is made of the scores.
+    pub recipe: Recipe,
+    /// Tokens of a context.
+    pub context: usize,
+    /// Tokens that a context repeats from the one before.
+    pub overlap: usize,
+    /// Tokens of a full batch.
+    pub batch_tokens: usize,
+    /// What the output is identified by.
+    pub record: PlanRecord,
+    /// SHA-256, hex, of the record.
+    pub fingerprint: String,
+}
+
+impl Plan {
+    /// Lists the source, reads its footers and cuts units.
+    ///
+    /// # Errors
+    /// [`RunError::Plan`] when the source has no such files or columns, or a key does not go together with
+    /// the model or with this build.
+    pub fn freeze(pipeline: Pipeline, model: ModelFacts) -> Result<Plan, RunError> {
+        if pipeline.source.filter.is_some() {
+            return Err(RunError::Plan(
+                "source.where: this build has no row filter; leave the key out, or filter the shards beforehand"
+                    .into(),
+            ));
+        }
+        let (context, overlap, batch_tokens) = lengths(&pipeline, &model)?;
+        let files = list_shards(&pipeline.source.uris).map_err(|error| RunError::Plan(error.to_string()))?;
+        let shards = files
+            .iter()
+            .map(|file| match open_shard(file, &pipeline.source) {
+                Ok(Ok(shard)) => Ok(checked(shard, pipeline.sink.unit_bytes.get())),
+                Ok(Err((identity, error))) => {
+                    Ok(PlannedShard::Broken { file: file.clone(), identity, reason: error.to_string() })
+                }
+                Err(error) => Err(RunError::Plan(error.to_string())),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let units = units(&shards, pipeline.sink.unit_bytes.get(), pipeline.source.limit.map(|n| n.get()));
+        let recipe = Recipe {
+            rule: pipeline.patch.resolve(model.threshold),
+            tables: TableOptions {
+                dim: model.dim,
+                embeddings: pipeline.sink.embeddings,
+                embedding_dtype: pipeline.sink.embedding_dtype,
+                entropies: pipeline.sink.entropies,
+                norms: pipeline.sink.norms,
+                carried: carried_fields(&shards)?,
+            },
+        };
+        let record = record(&pipeline, &model, &recipe.rule, context, &shards, &units);
+        let fingerprint = fingerprint(&record)?;
+        Ok(Plan {
+            pipeline,
+            model,
+            shards,
+            units,
+            recipe,
+            context,
+            overlap,
+            batch_tokens,
+            record,
+            fingerprint,
+        })
+    }
+
+    /// Folder of the output.
+    ///
+    /// # Errors
+    /// [`RunError::Plan`] when `sink.uri` has a scheme that this build does not write.
+    pub fn output_folder(&self) -> Result<PathBuf, RunError> {
+        let uri = &self.pipeline.sink.uri;
+        match uri.split_once("://") {
+            None => Ok(uri.into()),
+            Some(("file", path)) => Ok(path.into()),
+            Some((scheme, _)) => Err(RunError::Plan(format!(
+                "sink.uri = {uri:?}: this build writes to local folders only, not {scheme}://"
+            ))),
+        }
+    }
+
+    /// Level of zstd, if the tables are compressed.
+    pub fn zstd_level(&self) -> Option<i32> {
+        match self.pipeline.sink.compression {
+            Compression::None => None,
+            Compression::Zstd(level) => Some(level),
+        }
+    }
+
+    /// Opens the shard of `unit` to read `rows`.
+    pub(super) fn open(&self, unit: &Unit, rows: &[Range<u64>]) -> Result<RowReader, String> {
+        match self.shards.get(unit.id.shard as usize) {
+            Some(PlannedShard::Ready(shard)) => {
+                let max_bytes = self.pipeline.limits.max_document_bytes;
+                RowReader::open(shard, &self.pipeline.source, max_bytes, rows)
+                    .map_err(|error| error.to_string())
+            }
+            _ => Err(format!("unit {} has no shard", unit.id)),
+        }
+    }
+
+    /// Bytes a unit holds at its most, from its rows to its encoded tables: an estimate from its content.
+    pub fn memory_cost(&self, unit: &Unit) -> u64 {
+        // Content twice, 8 bytes of scores a token, 40 of patch columns a patch; the same again encoded.
+        let columns = 2 + 8 + 40 / BYTES_PER_PATCH;
+        let embeddings = 2 * self.embedding_bytes(unit.content_bytes);
+        unit.content_bytes.saturating_mul(2 * columns).saturating_add(embeddings)
+    }
+
+    fn embedding_bytes(&self, content_bytes: u64) -> u64 {
+        let tables = &self.recipe.tables;
+        let width = match tables.embedding_dtype {
+            EmbeddingDtype::F16 => 2,
+            EmbeddingDtype::F32 => 4,
+        };
+        let rows = match tables.embeddings {
+            Embeddings::None | Embeddings::Document => 0,
+            Embeddings::Patch => content_bytes / BYTES_PER_PATCH,
+            Embeddings::Byte => content_bytes,
+        };
+        rows.saturating_mul(tables.dim as u64 * width)
+    }
+
+    /// Source rows of all units.
+    pub fn rows(&self) -> u64 {
+        self.units.iter().map(|u| u.rows.end - u.rows.start).sum()
+    }
+
+    /// Content bytes of all units, as the footers tell them.
+    pub fn content_bytes(&self) -> u64 {
+        self.units.iter().map(|u| u.content_bytes).sum()
+    }
+
+    /// Bytes that each table will take, estimated from the content: random mantissas do not compress, so
+    /// floats count in full, less the share of their exponents.
+    pub fn output_bytes(&self) -> Vec<(Table, u64)> {
+        let content = self.content_bytes();
+        let tables = &self.recipe.tables;
+        let float_lists = u64::from(tables.entropies) + u64::from(tables.norms);
+        let patches = content / BYTES_PER_PATCH;
+        let embeddings = self.embedding_bytes(content) / 10 * 9;
+        let at = |level: Embeddings| if tables.embeddings == level { embeddings } else { 0 };
+        let mut sizes = vec![
+            (Table::Documents, content * float_lists * 7 / 2 + patches / 2),
+            (Table::Patches, patches * (8 + 3 * u64::from(tables.norms)) + at(Embeddings::Patch)),
+        ];
+        if tables.embeddings == Embeddings::Byte {
+            sizes.push((Table::Bytes, content * 7 + at(Embeddings::Byte)));
+        }
+        sizes
+    }
+
+    /// What a run would read and write, for people.
+    ///
+    /// # Errors
+    /// As [`output_folder`](Self::output_folder), and when the output cannot be read.
+    pub fn describe(&self) -> Result<String, RunError> {
+        let folder = self.output_folder()?;
+        let state = Output::inspect(&folder, &self.record, &self.fingerprint)?;
+        let mut text = format!("{}\n", self.pipeline.name);
+        let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<12}{value}\n"));
+        line("source", self.pipeline.source.uris.join(", "));
+        line("shards", self.shards.len().to_string());
+        line(
+            "units",
+            format!("{} of about {}", self.units.len(), megabytes(self.pipeline.sink.unit_bytes.get())),
+        );
+        line("rows", thousands(self.rows()));
+        line("content", megabytes(self.content_bytes()));
+        let model = &self.model;
+        line(
+            "model",
+            format!("{}, {} parameters, dim {}", model.name, thousands(model.parameters as u64), model.dim),
+        );
+        line(
+            "device",
+            format!("{} ({} tokens a batch)", self.pipeline.model.device.name(), self.batch_tokens),
+        );
+        line("patches", self.describe_rule());
+        line("output", format!("{} ({state})", folder.display()));
+        for (table, bytes) in self.output_bytes() {
+            line("", format!("{:<12}about {}", table.name(), megabytes(bytes)));
+        }
+        for shard in &self.shards {
+            if let PlannedShard::Broken { reason, .. } = shard {
+                line("unreadable", reason.clone());
+            }
+        }
+        text.push_str(&format!("  {:<12}{}", "fingerprint", self.fingerprint));
+        Ok(text)
+    }
+
+    fn describe_rule(&self) -> String {
+        let rule = match self.recipe.rule.boundary {
+            Boundary::Above { threshold } => format!("entropy above {threshold} nats"),
+            Boundary::AboveAndRising { threshold, rise } => {
+                format!("entropy above {threshold} nats and {rise} above the last")
+            }
+            Boundary::Rising { threshold } => format!("entropy {threshold} nats above the last"),
+            Boundary::TopK { patch_size } => format!("highest entropies, {patch_size} tokens a patch"),
+            Boundary::Space => "after space-like bytes".into(),
+            Boundary::Static { patch_size } => format!("every {patch_size} tokens"),
+            Boundary::Byte => "every byte".into(),
+        };
+        match self.recipe.rule.max_patch_length {
+            Some(n) => format!("{rule}, at most {n} tokens"),
+            None => rule,
+        }
+    }
+
+    /// The threshold that the patch rule uses, if it does, nats.
+    pub fn threshold(&self) -> Option<f32> {
+        threshold(&self.recipe.rule)
+    }
+}
+
+fn threshold(rule: &PatchRule) -> Option<f32> {
+    match rule.boundary {
+        Boundary::Above { threshold }
+        | Boundary::AboveAndRising { threshold, .. }
+        | Boundary::Rising { threshold } => Some(threshold),
+        _ => None,
+    }
+}
+
+fn lengths(pipeline: &Pipeline, model: &ModelFacts) -> Result<(usize, usize, usize), RunError> {
+    let refuse = |problem: String| Err(RunError::Plan(problem));
+    let context = pipeline.model.context.map_or(model.max_context, |n| n.get() as usize);
+    let overlap = pipeline.model.overlap as usize;
+    if context > model.max_context {
+        return refuse(format!(
+            "model.context = {context}: the model {} takes at most {} tokens",
+            model.name, model.max_context
+        ));
+    }
+    if overlap >= context {
+        return refuse(format!(
+            "model.overlap = {overlap}: it must be below the context of {context} tokens"
+        ));
+    }
+    let batch_tokens = match pipeline.model.batch_tokens {
+        None => CPU_BATCH_TOKENS.max(context),
+        Some(n) => n.get() as usize,
+    };
+    if batch_tokens < context {
+        return refuse(format!(
+            "model.batch_tokens = {batch_tokens}: a batch must hold a whole context, {context} tokens"
+        ));
+    }
+    Ok((context, overlap, batch_tokens))
+}
+
+fn checked(shard: Shard, unit_bytes: u64) -> PlannedShard {
+    let claimed: u128 = shard.row_groups.iter().map(|g| u128::from(g.content_bytes)).sum();
+    let rows: u128 = shard.row_groups.iter().map(|g| u128::from(g.rows)).sum();
+    let parts = (claimed / u128::from(unit_bytes)).min(rows);
+    if parts <= u128::from(MAX_UNITS_PER_SHARD) && rows <= u128::from(u32::MAX) * 1024 {
+        return PlannedShard::Ready(shard);
+    }
+    let path = shard.file.path.display();
+    let reason = format!(
+        "failed to read the footer of {path}: it claims {rows} rows and {claimed} bytes of content; if that is \
+         true, raise sink.unit_bytes or split the file"
+    );
+    PlannedShard::Broken { file: shard.file, identity: shard.identity, reason }
+}
+
+fn units(shards: &[PlannedShard], unit_bytes: u64, limit: Option<u64>) -> Vec<Arc<Unit>> {
+    let mut units = Vec::new();
+    let mut left = limit.unwrap_or(u64::MAX);
+    for (index, shard) in shards.iter().enumerate() {
+        let PlannedShard::Ready(shard) = shard else {
+            continue;
+        };
+        let source_file: Arc<str> = shard.file.source_file.as_str().into();
+        for (number, (mut rows, content_bytes)) in cut(&shard.row_groups, unit_bytes).into_iter().enumerate()
+        {
+            if left == 0 {
+                return units;
+            }
+            let all = rows.end - rows.start;
+            let taken = all.min(left);
+            rows.end = rows.start + taken;
+            left -= taken;
+            let content_bytes = (u128::from(content_bytes) * u128::from(taken) / u128::from(all)) as u64;
+            let id = UnitId { shard: index as u32, unit: number as u32 };
+            units.push(Arc::new(Unit { id, source_file: source_file.clone(), rows, content_bytes }));
+        }
+    }
+    units
+}
+
+/// Carried columns must be the same in every shard, since they share a table. Any of them may be null.
+fn carried_fields(shards: &[PlannedShard]) -> Result<Fields, RunError> {
+    let mut first: Option<&Shard> = None;
+    for shard in shards {
+        let PlannedShard::Ready(shard) = shard else {
+            continue;
+        };
+        let expected = first.get_or_insert(shard);
+        for (a, b) in expected.carried.iter().zip(&shard.carried) {
+            if a.data_type() != b.data_type() {
+                return Err(RunError::Plan(format!(
+                    "source.carry: column {} is {} in {} and {} in {}",
+                    a.name(),
+                    a.data_type(),
+                    expected.file.path.display(),
+                    b.data_type(),
+                    shard.file.path.display()
+                )));
+            }
+        }
+    }
+    let nullable = |field: &Arc<Field>| field.as_ref().clone().with_nullable(true);
+    Ok(first.map_or_else(Fields::empty, |shard| shard.carried.iter().map(nullable).collect()))
+}
+
+fn record(
+    pipeline: &Pipeline,
+    model: &ModelFacts,
+    rule: &PatchRule,
+    context: usize,
+    shards: &[PlannedShard],
+    units: &[Arc<Unit>],
+) -> PlanRecord {
+    let mut meaning: BTreeMap<String, Value> = pipeline.meaning().into_iter().collect();
+    meaning.insert("model.sha256".into(), model.sha256.clone().into());
+    meaning.insert("model.context".into(), context.into());
+    meaning.insert("patch.threshold".into(), threshold(rule).into());
+    let entry = |(index, shard): (usize, &PlannedShard)| {
+        let own = || units.iter().filter(|u| u.id.shard as usize == index);
+        let identity = match shard {
+            PlannedShard::Ready(shard) => &shard.identity,
+            PlannedShard::Broken { identity, .. } => identity,
+        };
+        ShardEntry {
+            source_file: shard.file().source_file.clone(),
+            bytes: identity.bytes,
+            footer_sha256: identity.footer_sha256.clone(),
+            rows: own().map(|u| u.rows.end - u.rows.start).sum(),
+            units: own().count() as u32,
+        }
+    };
+    let shards = shards.iter().enumerate().map(entry).collect();
+    PlanRecord { schema_version: SCHEMA_VERSION.into(), meaning, shards }
+}
+
+fn fingerprint(record: &PlanRecord) -> Result<String, RunError> {
+    let canonical = serde_json::to_vec(record).map_err(|error| RunError::Plan(error.to_string()))?;
+    Ok(format!("{:x}", Sha256::digest(canonical)))
+}

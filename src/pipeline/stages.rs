@@ -1,0 +1,404 @@
+//! The stages: each a function from an inlet to an outlet. Spawns nothing; the wiring is next door.
+//!
+//! A unit that fails travels on as a [`FailedUnit`] in place of its data, so that the end of the line hears
+//! of every unit exactly once, unless the run is halted: then units in flight are dropped.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Instant,
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::{
+    RunError,
+    assemble::{Assembler, Recipe},
+    control::{Budget, Control, Permit},
+    meter::{Closed, Inlet, Outlet, StageMeter},
+    plan::Plan,
+    stats::Stats,
+};
+use crate::{
+    data::{PatchedUnit, RawBatch, Rejected, Scores, SegmentedBatch, Unit},
+    model::{EntropyModel, PackedBatch, Packer},
+    pretokenize::Pretokenizer,
+    sink::{Counts, EncodedUnit, Encoder, SinkError},
+    source::RowReader,
+};
+
+/// A unit on its way: its share of the memory budget is held until the last message of it is dropped.
+pub struct Ticket {
+    /// The unit.
+    pub unit: Arc<Unit>,
+    /// Place of the unit in this pass.
+    pub sequence: usize,
+    started: Instant,
+    _memory: Permit,
+}
+
+/// Whether the input or the program is to blame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The shard's bytes.
+    Input,
+    /// The program or the device.
+    Program,
+}
+
+/// A unit that a stage could not do.
+#[derive(Clone, Debug)]
+pub struct FailedUnit {
+    /// The unit.
+    pub unit: Arc<Unit>,
+    /// Name of the stage.
+    pub stage: &'static str,
+    /// Whose fault.
+    pub blame: Blame,
+    /// What went wrong.
+    pub reason: String,
+}
+
+/// A message, or the news that its unit failed before.
+pub type Passed<T> = Result<T, FailedUnit>;
+
+/// Rows of a unit.
+pub struct RawUnit {
+    ticket: Arc<Ticket>,
+    batch: RawBatch,
+}
+
+/// Documents of a unit.
+pub struct SegmentedUnit {
+    ticket: Arc<Ticket>,
+    batch: SegmentedBatch,
+}
+
+/// Tokens for the model; `last` of its unit or not.
+pub struct ModelBatch {
+    ticket: Arc<Ticket>,
+    documents: Arc<SegmentedBatch>,
+    packed: PackedBatch,
+    last: bool,
+}
+
+/// The same with the model's answer.
+pub struct ScoredBatch {
+    ticket: Arc<Ticket>,
+    documents: Arc<SegmentedBatch>,
+    packed: PackedBatch,
+    scores: Scores,
+    last: bool,
+}
+
+/// A unit ready for the tables.
+pub struct AssembledUnit {
+    ticket: Arc<Ticket>,
+    unit: PatchedUnit,
+    counts: Counts,
+}
+
+/// A unit in temporary files.
+pub struct WrittenUnit {
+    /// Held until the unit is committed.
+    pub ticket: Arc<Ticket>,
+    /// Its files.
+    pub unit: EncodedUnit,
+}
+
+/// Runs `work` for a unit; an error or a panic in it fails the unit, not the run.
+fn attempt<T>(
+    stage: &StageMeter,
+    unit: &Arc<Unit>,
+    blame: Blame,
+    work: impl FnOnce() -> Result<T, String>,
+) -> Passed<T> {
+    let failed = |blame, reason| FailedUnit { unit: unit.clone(), stage: stage.name, blame, reason };
+    match stage.busy(|| catch_unwind(AssertUnwindSafe(work))) {
+        Ok(result) => result.map_err(|reason| failed(blame, reason)),
+        Err(panic) => Err(failed(Blame::Program, format!("panicked: {}", panic_message(panic.as_ref())))),
+    }
+}
+
+/// What a panic said.
+pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}
+
+/// Where a pretokenizer puts its result: reserved by the source, in the order of the units.
+pub type Slot<T> = Receiver<Passed<T>>;
+
+/// A unit to pretokenize and the slot's other end.
+pub type SlotRequest = (RawUnit, Sender<Passed<SegmentedUnit>>);
+
+/// Reads `units` shard by shard. The only stage that obeys a stop at once: the others end as their inlets
+/// close.
+pub fn source(
+    plan: &Plan,
+    units: &[Arc<Unit>],
+    meter: &StageMeter,
+    budget: &Arc<Budget>,
+    control: &Control,
+    work: &Outlet<SlotRequest>,
+    slots: &Outlet<Slot<SegmentedUnit>>,
+) -> Result<(), Closed> {
+    let mut reader: Option<RowReader> = None;
+    for (sequence, unit) in units.iter().enumerate() {
+        if sequence == 0 || units[sequence - 1].id.shard != unit.id.shard {
+            reader = None;
+        }
+        let Some(memory) = budget.acquire(plan.memory_cost(unit), control) else {
+            return Ok(());
+        };
+        if control.stopping() {
+            return Ok(());
+        }
+        let ticket =
+            Arc::new(Ticket { unit: unit.clone(), sequence, started: Instant::now(), _memory: memory });
+        let read = attempt(meter, unit, Blame::Input, || {
+            let mut open = match reader.take() {
+                Some(open) => open,
+                None => {
+                    let rest = units[sequence..].iter().take_while(|u| u.id.shard == unit.id.shard);
+                    let rows: Vec<_> = rest.map(|u| u.rows.clone()).collect();
+                    plan.open(unit, &rows)?
+                }
+            };
+            let batch = open.read(unit.clone()).map_err(|error| error.to_string())?;
+            reader = Some(open);
+            Ok(batch)
+        });
+        // One message each way; the slot closes with the worker that holds its other end.
+        let (done, slot) = bounded(1);
+        match read {
+            Ok(batch) => {
+                slots.send(slot)?;
+                work.send((RawUnit { ticket, batch }, done))?;
+            }
+            Err(failed) => {
+                done.send(Err(failed)).map_err(|_| Closed)?;
+                slots.send(slot)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Turns rows into documents, many units at once.
+pub fn pretokenize(
+    pretokenizer: &dyn Pretokenizer,
+    recipe: &Recipe,
+    meter: &StageMeter,
+    work: &Inlet<SlotRequest>,
+) -> Result<(), Closed> {
+    while let Some((RawUnit { ticket, batch }, done)) = work.recv() {
+        let unit = ticket.unit.clone();
+        let segmented = attempt(meter, &unit, Blame::Program, || Ok(segment(pretokenizer, recipe, batch)));
+        // A dropped slot means that the run is halted.
+        let _ = done.send(segmented.map(|batch| SegmentedUnit { ticket, batch }));
+    }
+    Ok(())
+}
+
+fn segment(pretokenizer: &dyn Pretokenizer, recipe: &Recipe, raw: RawBatch) -> SegmentedBatch {
+    let RawBatch { unit, rows, mut rejected, n_filtered, carried } = raw;
+    let mut documents = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (source_row, doc_id) = (row.source_row, row.doc_id.clone());
+        let document = pretokenizer.pretokenize(row);
+        match document.map_err(|reason| ("pretokenize", reason)).and_then(|document| {
+            recipe.refuses(&document).map_or(Ok(document), |reason| Err(("patch", reason)))
+        }) {
+            Ok(document) => documents.push(document),
+            Err((stage, reason)) => rejected.push(Rejected { source_row, doc_id, stage, reason }),
+        }
+    }
+    rejected.sort_by_key(|r| r.source_row);
+    SegmentedBatch { unit, documents, rejected, n_filtered, carried }
+}
+
+/// Lays the documents of each unit end to end in batches for the model.
+pub fn pack(
+    plan: &Plan,
+    meter: &StageMeter,
+    control: &Control,
+    slots: &Inlet<Slot<SegmentedUnit>>,
+    batches: &Outlet<Passed<ModelBatch>>,
+) -> Result<(), Closed> {
+    while let Some(slot) = slots.recv() {
+        let Ok(segmented) = meter.starved(|| slot.recv()) else {
+            return Err(Closed);
+        };
+        if control.halted() {
+            continue;
+        }
+        let SegmentedUnit { ticket, batch } = match segmented {
+            Ok(unit) => unit,
+            Err(failed) => {
+                batches.send(Err(failed))?;
+                continue;
+            }
+        };
+        let documents = Arc::new(batch);
+        let message = |packed, last| {
+            let (ticket, documents) = (ticket.clone(), documents.clone());
+            Ok(ModelBatch { ticket, documents, packed, last })
+        };
+        let mut packer = match Packer::new(plan.context, plan.batch_tokens, plan.overlap) {
+            Ok(packer) => packer,
+            Err(error) => {
+                let (unit, stage) = (ticket.unit.clone(), meter.name);
+                batches.send(Err(FailedUnit {
+                    unit,
+                    stage,
+                    blame: Blame::Program,
+                    reason: error.to_string(),
+                }))?;
+                continue;
+            }
+        };
+        // One batch is held back, to know which is the last.
+        let mut held: Option<PackedBatch> = None;
+        let mut emit = |packed| match held.replace(packed) {
+            Some(previous) => batches.send(message(previous, false)),
+            None => Ok(()),
+        };
+        for (index, document) in documents.documents.iter().enumerate() {
+            packer.push(index, &document.bytes, &mut emit)?;
+        }
+        packer.finish(&mut emit)?;
+        batches.send(message(held.unwrap_or_default(), true))?;
+    }
+    Ok(())
+}
+
+/// Owns the device: scores one batch after the other and deals units to the patching threads.
+pub fn model(
+    model: &mut dyn EntropyModel,
+    recipe: &Recipe,
+    meter: &StageMeter,
+    control: &Control,
+    stats: &Stats,
+    batches: &Inlet<Passed<ModelBatch>>,
+    scored: &[Outlet<Passed<ScoredBatch>>],
+) -> Result<(), Closed> {
+    let mut failed_sequence = None;
+    while let Some(batch) = batches.recv() {
+        if control.halted() {
+            continue;
+        }
+        let ModelBatch { ticket, documents, packed, last } = match batch {
+            Ok(batch) => batch,
+            Err(failed) => {
+                scored[0].send(Err(failed))?;
+                continue;
+            }
+        };
+        if failed_sequence == Some(ticket.sequence) {
+            continue;
+        }
+        let outlet = &scored[ticket.sequence % scored.len()];
+        let scores = attempt(meter, &ticket.unit, Blame::Program, || {
+            if packed.packed.tokens.is_empty() {
+                return Ok(Scores::default());
+            }
+            model.score(&packed.packed, recipe.wanted()).map_err(|error| error.to_string())
+        });
+        match scores {
+            Ok(scores) => {
+                stats.scored(ticket.unit.id.shard, packed.kept().map(|(_, range)| range.len() as u64).sum());
+                outlet.send(Ok(ScoredBatch { ticket, documents, packed, scores, last }))?;
+            }
+            Err(failed) => {
+                failed_sequence = Some(ticket.sequence);
+                outlet.send(Err(failed))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Cuts patches and pools embeddings, unit after unit.
+pub fn patch(
+    recipe: &Recipe,
+    meter: &StageMeter,
+    control: &Control,
+    scored: &Inlet<Passed<ScoredBatch>>,
+    assembled: &Outlet<Passed<AssembledUnit>>,
+) -> Result<(), Closed> {
+    let mut open: Option<Assembler> = None;
+    let mut failed_sequence = None;
+    while let Some(batch) = scored.recv() {
+        if control.halted() {
+            open = None;
+            continue;
+        }
+        let ScoredBatch { ticket, documents, packed, scores, last } = match batch {
+            Ok(batch) => batch,
+            Err(failed) => {
+                open = None;
+                assembled.send(Err(failed))?;
+                continue;
+            }
+        };
+        if failed_sequence == Some(ticket.sequence) {
+            continue;
+        }
+        let step = attempt(meter, &ticket.unit, Blame::Program, || {
+            let mut assembler = open.take().unwrap_or_else(|| Assembler::new(recipe.clone(), documents));
+            assembler.push(&packed, &scores)?;
+            if last {
+                return assembler.finish().map(Some);
+            }
+            open = Some(assembler);
+            Ok(None)
+        });
+        match step {
+            Ok(None) => {}
+            Ok(Some((unit, counts))) => assembled.send(Ok(AssembledUnit { ticket, unit, counts }))?,
+            Err(failed) => {
+                failed_sequence = Some(ticket.sequence);
+                assembled.send(Err(failed))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes units to temporary files, many at once.
+pub fn encode(
+    encoder: &Encoder,
+    meter: &StageMeter,
+    control: &Control,
+    assembled: &Inlet<Passed<AssembledUnit>>,
+    written: &Outlet<Passed<WrittenUnit>>,
+) -> Result<(), Closed> {
+    while let Some(unit) = assembled.recv() {
+        if control.halted() {
+            continue;
+        }
+        let AssembledUnit { ticket, unit, counts } = match unit {
+            Ok(unit) => unit,
+            Err(failed) => {
+                written.send(Err(failed))?;
+                continue;
+            }
+        };
+        let mut storage_failure = None;
+        let encoded = attempt(meter, &ticket.unit, Blame::Program, || {
+            encoder.encode(unit, counts, ticket.started).map_err(|error| {
+                let reason = error.to_string();
+                storage_failure = matches!(error, SinkError::Io { .. }).then_some(error);
+                reason
+            })
+        });
+        if let Some(error) = storage_failure {
+            control.fail(RunError::Sink(error));
+            continue;
+        }
+        written.send(encoded.map(|unit| WrittenUnit { ticket, unit }))?;
+    }
+    Ok(())
+}

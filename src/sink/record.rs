@@ -1,0 +1,135 @@
+//! What lies in an output's `_blt` folder, as JSON. Knows nothing of where that is.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// `_blt/plan.json`: what the output was made from and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlanRecord {
+    /// Version of the output tables.
+    pub schema_version: String,
+    /// Everything that decides what is written, by key: the pipeline file's keys with defaults filled
+    /// in, and the model's.
+    pub meaning: BTreeMap<String, Value>,
+    /// The shards in their order.
+    pub shards: Vec<ShardEntry>,
+}
+
+/// A shard in the plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShardEntry {
+    /// Name of the shard in the output.
+    pub source_file: String,
+    /// Size of the file.
+    pub bytes: u64,
+    /// SHA-256, hex, of its footer.
+    pub footer_sha256: String,
+    /// Rows that the plan covers.
+    pub rows: u64,
+    /// Units they are cut into.
+    pub units: u32,
+}
+
+/// A file that belongs to a committed unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Name of the table.
+    pub table: String,
+    /// Path below the output folder.
+    pub path: String,
+    /// Rows in it.
+    pub rows: u64,
+    /// Size of the file.
+    pub bytes: u64,
+    /// SHA-256, hex, of the file.
+    pub sha256: String,
+}
+
+/// What a unit, or a whole output, holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Source rows read.
+    pub rows: u64,
+    /// Of these, left out by `source.sample`.
+    pub filtered: u64,
+    /// Of these, documents.
+    pub documents: u64,
+    /// Of these, in quarantine.
+    pub quarantined: u64,
+    /// Bytes given to the model.
+    pub bytes: u64,
+    /// Patches that hold at least one byte.
+    pub patches: u64,
+    /// Sum, in nats, of the uncertainty about each byte.
+    pub entropy_sum: f64,
+}
+
+impl Counts {
+    /// Adds the counts of another unit.
+    pub fn add(&mut self, other: &Counts) {
+        self.rows += other.rows;
+        self.filtered += other.filtered;
+        self.documents += other.documents;
+        self.quarantined += other.quarantined;
+        self.bytes += other.bytes;
+        self.patches += other.patches;
+        self.entropy_sum += other.entropy_sum;
+    }
+}
+
+/// `_blt/commits/<unit>.json`: its existence commits the unit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CommitRecord {
+    /// Name of the unit.
+    pub unit: String,
+    /// Name of its shard in the output.
+    pub source_file: String,
+    /// First row in the shard.
+    pub row_start: u64,
+    /// Row after the last.
+    pub row_end: u64,
+    /// What the unit holds.
+    pub counts: Counts,
+    /// Its files, one a table that has rows.
+    pub files: Vec<FileEntry>,
+    /// Fingerprint of the plan.
+    pub fingerprint: String,
+    /// What computed it.
+    pub device_class: String,
+    /// Tokens of a full batch, as resolved.
+    pub batch_tokens: usize,
+    /// Seconds from reading the unit to its commit.
+    pub seconds: f64,
+}
+
+/// `_blt/failed/<unit>.json`: why a unit has no commit record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailureRecord {
+    /// Name of the unit, or of the shard when its footer could not be read.
+    pub unit: String,
+    /// Name of its shard in the output.
+    pub source_file: String,
+    /// Station that failed.
+    pub stage: String,
+    /// Its words.
+    pub reason: String,
+}
+
+/// `_blt/manifest.json`: written last, lists what counts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of the output tables.
+    pub schema_version: String,
+    /// Fingerprint of the plan.
+    pub fingerprint: String,
+    /// Number of units, all of them committed.
+    pub units: u64,
+    /// What the output holds.
+    pub counts: Counts,
+    /// Different device classes that computed it.
+    pub device_classes: Vec<String>,
+    /// Every file of the tables, sorted by path.
+    pub files: Vec<FileEntry>,
+}

@@ -1,0 +1,182 @@
+//! Turns `source.uri` into a sorted list of local files and the names they have in the output. Does not
+//! open them.
+
+use std::{
+    collections::BTreeMap,
+    path::{Component, Path, PathBuf},
+};
+
+use globset::GlobBuilder;
+use walkdir::WalkDir;
+
+use super::SourceError;
+
+/// A file that the source names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardFile {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its path below the longest wildcard-free folder of the URI, '/'-separated.
+    pub source_file: String,
+}
+
+/// Files of `uris`, sorted by `source_file`: a path names one file, a folder all `*.parquet` files below
+/// it, a glob (`*`, `**`, `?`, `[…]`, `{a,b}`; `*` stays within a folder) what it matches.
+///
+/// # Errors
+/// [`SourceError::Plan`] when a URI matches nothing, has a scheme this build does not read, or when two
+/// different files would have the same name.
+pub fn list_shards(uris: &[String]) -> Result<Vec<ShardFile>, SourceError> {
+    let mut shards: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for uri in uris {
+        for file in list(uri)? {
+            if let Some(other) = shards.insert(file.source_file.clone(), file.path.clone())
+                && other != file.path
+            {
+                return Err(SourceError::Plan(format!(
+                    "source.uri: {} and {} would both be called {} in the output; name a folder above both, \
+                     with a glob",
+                    other.display(),
+                    file.path.display(),
+                    file.source_file
+                )));
+            }
+        }
+    }
+    Ok(shards.into_iter().map(|(source_file, path)| ShardFile { path, source_file }).collect())
+}
+
+fn list(uri: &str) -> Result<Vec<ShardFile>, SourceError> {
+    let plan_error = |problem: String| SourceError::Plan(format!("source.uri = {uri:?}: {problem}"));
+    let pattern = match uri.split_once("://") {
+        None => uri,
+        Some(("file", path)) => path,
+        Some((scheme, _)) => {
+            return Err(plan_error(format!(
+                "this build reads local files only, not {scheme}://; copy the shards to a local folder and \
+                 name that"
+            )));
+        }
+    };
+    let path = Path::new(pattern);
+    if path.is_dir() {
+        return matches(path, "**/*.parquet").map_err(plan_error);
+    }
+    // A file whose name holds a bracket is that file, not a pattern.
+    if path.is_file() || !pattern.contains(WILDCARDS) {
+        return single(path).map_err(plan_error);
+    }
+    let (base, glob) = split_at_wildcard(pattern);
+    if !base.is_dir() {
+        return Err(plan_error(format!("there is no folder {}", base.display())));
+    }
+    matches(&base, glob).map_err(plan_error)
+}
+
+const WILDCARDS: [char; 4] = ['*', '?', '[', '{'];
+
+fn single(path: &Path) -> Result<Vec<ShardFile>, String> {
+    let metadata = path.metadata().map_err(|error| format!("failed to open {}: {error}", path.display()))?;
+    let name = path.file_name().and_then(|n| n.to_str());
+    match name {
+        Some(name) if metadata.is_file() => {
+            Ok(vec![ShardFile { path: path.into(), source_file: name.to_owned() }])
+        }
+        _ => Err(format!("{} is not a file with a UTF-8 name", path.display())),
+    }
+}
+
+/// Longest folder without a wildcard, and the pattern below it.
+fn split_at_wildcard(pattern: &str) -> (PathBuf, &str) {
+    let wildcard = pattern.find(WILDCARDS).unwrap_or(pattern.len());
+    match pattern[..wildcard].rfind('/') {
+        Some(0) => ("/".into(), &pattern[1..]),
+        Some(slash) => (pattern[..slash].into(), &pattern[slash + 1..]),
+        None => (".".into(), pattern),
+    }
+}
+
+fn matches(base: &Path, pattern: &str) -> Result<Vec<ShardFile>, String> {
+    let glob = GlobBuilder::new(pattern)
+        .literal_separator(true)
+        .build()
+        .map_err(|error| format!("not a valid glob: {error}"))?
+        .compile_matcher();
+    let mut files = Vec::new();
+    for entry in WalkDir::new(base).follow_links(true) {
+        let entry = entry.map_err(|error| format!("failed to list {}: {error}", base.display()))?;
+        if !entry.file_type().is_file() {
+            continue;
+        }
+        let below = entry.path().strip_prefix(base).unwrap_or(entry.path());
+        // Unfinished downloads and writers' notes lie beside the shards under such names.
+        let is_hidden = |c: Component| c.as_os_str().as_encoded_bytes().starts_with(b".");
+        if !glob.is_match(below) || below.components().any(is_hidden) {
+            continue;
+        }
+        let name = below
+            .components()
+            .map(|c| c.as_os_str().to_str())
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| format!("the name of {} is not UTF-8", entry.path().display()))?;
+        files.push(ShardFile { path: entry.path().into(), source_file: name.join("/") });
+    }
+    if files.is_empty() {
+        return Err(format!("no file below {} matches {pattern}", base.display()));
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        folder
+    }
+
+    fn names(folder: &Path, uris: &[&str]) -> Result<Vec<String>, String> {
+        let uris: Vec<String> = uris.iter().map(|u| format!("{}/{u}", folder.display())).collect();
+        let shards = list_shards(&uris).map_err(|error| error.to_string())?;
+        Ok(shards.into_iter().map(|s| s.source_file).collect())
+    }
+
+    #[test]
+    fn names_start_below_the_longest_folder_without_a_wildcard() {
+        let folder = folder(&["a/1.parquet", "a/2.parquet", "b/c/1.parquet", "b/.x.parquet", "b/n.txt"]);
+        let names = |uris: &[&str]| names(folder.path(), uris);
+        for (uris, expected) in [
+            (vec!["a/*.parquet"], Ok(vec!["1.parquet", "2.parquet"])),
+            (vec!["a/1.parquet"], Ok(vec!["1.parquet"])),
+            (vec!["**/1.parquet"], Ok(vec!["a/1.parquet", "b/c/1.parquet"])),
+            (vec!["{a,b/c}/1.parquet"], Ok(vec!["a/1.parquet", "b/c/1.parquet"])),
+            (vec!["a/[2-9].parquet"], Ok(vec!["2.parquet"])),
+            (vec![""], Ok(vec!["a/1.parquet", "a/2.parquet", "b/c/1.parquet"])),
+            (vec!["a/1.parquet", "a/*.parquet"], Ok(vec!["1.parquet", "2.parquet"])),
+        ] {
+            assert_eq!(names(&uris), expected.map(|e| e.into_iter().map(String::from).collect()));
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        let folder = folder(&["a/1.parquet", "b/1.parquet"]);
+        for (uris, part) in [
+            (vec!["a/x.parquet"], "failed to open"),
+            (vec!["a/*.csv"], "matches *.csv"),
+            (vec!["z/*.parquet"], "there is no folder"),
+            (vec!["a/1.parquet", "b/1.parquet"], "would both be called 1.parquet"),
+        ] {
+            let error = names(folder.path(), &uris).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+        let error = list_shards(&["s3://bucket/x.parquet".into()]).unwrap_err().to_string();
+        assert!(error.contains("not s3://"), "{error}");
+    }
+}

@@ -1,0 +1,22 @@
+//! From a source URI to shards, units and rows. Knows nothing of what the rows mean to a model.
+
+mod listing;
+mod parquet;
+mod units;
+
+pub use self::{
+    listing::{ShardFile, list_shards},
+    parquet::{Identity, RowReader, Shard, open_shard},
+    units::{RowGroup, cut},
+};
+
+/// Why shards or rows could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The plan asks for something that is not there; running it again changes nothing.
+    #[error("{0}")]
+    Plan(String),
+    /// A shard's bytes are not what they should be.
+    #[error("{0}")]
+    Data(String),
+}

@@ -1,0 +1,591 @@
+//! Reads footers and rows of Parquet files, batch by batch. Knows nothing of patches, models or threads.
+
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
+};
+
+use ::parquet::{
+    arrow::{
+        ProjectionMask,
+        arrow_reader::{
+            ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+            ParquetRecordBatchReaderBuilder, RowSelection,
+        },
+    },
+    basic::Type as PhysicalType,
+    file::metadata::{FileMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader},
+    schema::types::{SchemaDescriptor, Type, TypePtr},
+};
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    compute::{cast, concat_batches},
+    datatypes::{DataType, Field, Fields, Schema, SchemaRef},
+};
+use sha2::{Digest, Sha256};
+
+use super::{RowGroup, ShardFile, SourceError};
+use crate::{
+    config::{Sample, Source},
+    data::{RawBatch, RawRow, Rejected, Unit},
+};
+
+/// Name of this station in the quarantine table.
+const STAGE: &str = "source";
+/// A batch is decoded in one go; this is what it should hold of the content column.
+const TARGET_BATCH_BYTES: u64 = 1 << 20;
+const MAX_BATCH_ROWS: u64 = 1024;
+
+/// What tells one version of a shard from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Size of the file.
+    pub bytes: u64,
+    /// SHA-256, hex, of its footer; of its last bytes when it has none that can be told.
+    pub footer_sha256: String,
+}
+
+/// A shard whose footer has been read.
+#[derive(Clone, Debug)]
+pub struct Shard {
+    /// The file and its name in the output.
+    pub file: ShardFile,
+    /// What the rest of the plan relies on.
+    pub identity: Identity,
+    /// Row groups in file order.
+    pub row_groups: Vec<RowGroup>,
+    /// Fields of the carried columns.
+    pub carried: Fields,
+}
+
+impl Shard {
+    /// Rows of the file.
+    pub fn rows(&self) -> u64 {
+        self.row_groups.iter().map(|g| g.rows).sum()
+    }
+}
+
+/// Reads the footer of `file` and finds the columns that `source` names.
+///
+/// # Errors
+/// [`SourceError::Plan`] when the file cannot be opened, or a column is missing or of a type that holds
+/// no content; [`SourceError::Data`] with the shard's identity when its footer cannot be read.
+pub fn open_shard(
+    file: &ShardFile,
+    source: &Source,
+) -> Result<Result<Shard, (Identity, SourceError)>, SourceError> {
+    let mut handle = open(&file.path)?;
+    let identity = identify(&mut handle, &file.path)?;
+    let footer = match Footer::read(&handle, &file.path) {
+        Ok(footer) => footer,
+        Err(error) => return Ok(Err((identity, error))),
+    };
+    let columns = Columns::find(&footer, source, &file.path)?;
+    let row_groups = footer.row_groups(columns.content_leaf);
+    Ok(Ok(Shard { file: file.clone(), identity, row_groups, carried: columns.carried }))
+}
+
+fn open(path: &Path) -> Result<File, SourceError> {
+    File::open(path).map_err(|error| SourceError::Plan(format!("failed to open {}: {error}", path.display())))
+}
+
+fn identify(file: &mut File, path: &Path) -> Result<Identity, SourceError> {
+    let failed = |error| SourceError::Plan(format!("failed to read {}: {error}", path.display()));
+    let bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
+    let mut tail = [0u8; 8];
+    let mut footer_bytes = 8.min(bytes);
+    if bytes >= 12 {
+        file.seek(SeekFrom::End(-8)).map_err(failed)?;
+        file.read_exact(&mut tail).map_err(failed)?;
+        let claimed = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
+        // A file without a footer is known by its end: enough to see that it was replaced.
+        footer_bytes = if claimed + 12 <= bytes { claimed + 8 } else { bytes.min(64 << 10) };
+    }
+    file.seek(SeekFrom::Start(bytes - footer_bytes)).map_err(failed)?;
+    let mut hash = Sha256::new();
+    std::io::copy(&mut file.take(footer_bytes), &mut hash).map_err(failed)?;
+    Ok(Identity { bytes, footer_sha256: format!("{:x}", hash.finalize()) })
+}
+
+/// Calls into the Parquet decoder, which panics on some corrupt files instead of returning an error.
+fn guarded<T, E: std::fmt::Display>(
+    context: impl Fn() -> String,
+    decode: impl FnOnce() -> Result<T, E>,
+) -> Result<T, SourceError> {
+    match catch_unwind(AssertUnwindSafe(decode)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(SourceError::Data(format!("{}: {error}", context()))),
+        Err(_) => Err(SourceError::Data(format!("{}: the bytes are not valid Parquet", context()))),
+    }
+}
+
+struct Footer {
+    metadata: ParquetMetaData,
+    schema: SchemaRef,
+}
+
+impl Footer {
+    fn read(file: &File, path: &Path) -> Result<Footer, SourceError> {
+        let context = || format!("failed to read the footer of {}", path.display());
+        guarded(context, || {
+            let metadata = ParquetMetaDataReader::new()
+                .with_page_index_policy(PageIndexPolicy::Optional)
+                .parse_and_finish(file)?;
+            // Writers disagree with themselves at times; the Parquet types alone are enough then.
+            let metadata = Arc::new(metadata);
+            let strict = ArrowReaderOptions::new();
+            let plain = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+            let read = ArrowReaderMetadata::try_new(metadata.clone(), strict)
+                .or_else(|_| ArrowReaderMetadata::try_new(metadata.clone(), plain))?;
+            let schema = read.schema().clone();
+            drop(read);
+            Ok::<_, ::parquet::errors::ParquetError>(Footer {
+                metadata: Arc::unwrap_or_clone(metadata),
+                schema,
+            })
+        })
+        .and_then(|footer| footer.checked(path))
+    }
+
+    fn checked(self, path: &Path) -> Result<Footer, SourceError> {
+        let plausible =
+            self.metadata.row_groups().iter().all(|g| g.num_rows() >= 0 && g.total_byte_size() >= 0);
+        if plausible {
+            return Ok(self);
+        }
+        Err(SourceError::Data(format!(
+            "failed to read the footer of {}: a row group has a negative size",
+            path.display()
+        )))
+    }
+
+    fn row_groups(&self, content_leaf: usize) -> Vec<RowGroup> {
+        let groups = self.metadata.row_groups().iter();
+        groups
+            .map(|g| RowGroup {
+                rows: g.num_rows().max(0) as u64,
+                content_bytes: g.column(content_leaf).uncompressed_size().max(0) as u64,
+            })
+            .collect()
+    }
+}
+
+/// Where in a file the plan's columns are.
+struct Columns {
+    content: usize,
+    content_leaf: usize,
+    id: Option<usize>,
+    carry: Vec<usize>,
+    carried: Fields,
+}
+
+impl Columns {
+    fn find(footer: &Footer, source: &Source, path: &Path) -> Result<Columns, SourceError> {
+        let parquet = footer.metadata.file_metadata().schema_descr();
+        let roots = parquet.root_schema().get_fields();
+        let position = |name: &str| roots.iter().position(|field| field.name() == name);
+        let missing = |key: &str, name: &str| {
+            let names: Vec<&str> = roots.iter().map(|field| field.name()).collect();
+            SourceError::Plan(format!(
+                "{key} = {name:?}: {} has no such column; it has {}",
+                path.display(),
+                names.join(", ")
+            ))
+        };
+        let wrong_type = |key: &str, index: usize, expected: &str| {
+            SourceError::Plan(format!(
+                "{key} = {:?}: in {} this column is {}; expected {expected}",
+                roots[index].name(),
+                path.display(),
+                footer.schema.field(index).data_type(),
+            ))
+        };
+
+        let content = position(&source.content).ok_or_else(|| missing("source.content", &source.content))?;
+        let leaf_path: Vec<&str> = match footer.schema.field(content).data_type() {
+            data_type if is_bytes(data_type) => vec![&source.content],
+            DataType::Struct(fields)
+                if fields.find("bytes").is_some_and(|(_, f)| is_bytes(f.data_type())) =>
+            {
+                vec![&source.content, "bytes"]
+            }
+            _ => {
+                let expected = "strings, binary, or a struct with a binary field `bytes`";
+                return Err(wrong_type("source.content", content, expected));
+            }
+        };
+        let content_leaf = (0..parquet.num_columns())
+            .find(|&leaf| parquet.column(leaf).path().parts() == leaf_path)
+            .ok_or_else(|| missing("source.content", &source.content))?;
+
+        let id = match position(&source.id.name) {
+            None if source.id.required => return Err(missing("source.id", &source.id.name)),
+            None => None,
+            Some(index) => {
+                let data_type = footer.schema.field(index).data_type();
+                if !is_bytes(data_type) && !data_type.is_integer() {
+                    return Err(wrong_type("source.id", index, "strings, binary or integers"));
+                }
+                Some(index)
+            }
+        };
+        let carry = source
+            .carry
+            .iter()
+            .map(|name| position(name).ok_or_else(|| missing("source.carry", name)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let carried = carry.iter().map(|&index| footer.schema.fields()[index].clone()).collect();
+        Ok(Columns { content, content_leaf, id, carry, carried })
+    }
+
+    /// The footer with the content and id columns as plain binary, so that neither strings that are not
+    /// UTF-8 nor batches over 2 GiB can fail, and everything else as it is.
+    fn binary_view(&self, footer: &Footer) -> Result<ArrowReaderMetadata, ::parquet::errors::ParquetError> {
+        let file = footer.metadata.file_metadata();
+        let root = file.schema_descr().root_schema();
+        let mut types = root.get_fields().to_vec();
+        let mut fields: Vec<Arc<Field>> = footer.schema.fields().iter().cloned().collect();
+        for index in [Some(self.content), self.id].into_iter().flatten() {
+            types[index] = plain_type(&types[index])?;
+            fields[index] = plain_field(&types[index], &fields[index]);
+        }
+        let root = Type::group_type_builder(root.name()).with_fields(types).build()?;
+        let file = FileMetaData::new(
+            file.version(),
+            file.num_rows(),
+            file.created_by().map(String::from),
+            None,
+            Arc::new(SchemaDescriptor::new(Arc::new(root))),
+            file.column_orders().cloned(),
+        );
+        let metadata = ParquetMetaData::new(file, footer.metadata.row_groups().to_vec());
+        let options = ArrowReaderOptions::new().with_schema(Arc::new(Schema::new(fields)));
+        ArrowReaderMetadata::try_new(Arc::new(metadata), options)
+    }
+
+    fn projection(&self, schema: &SchemaDescriptor) -> ProjectionMask {
+        let roots: Vec<usize> = self.carry.iter().copied().chain(self.id).collect();
+        let leaves = (0..schema.num_columns())
+            .filter(|&leaf| leaf == self.content_leaf || roots.contains(&schema.get_column_root_idx(leaf)));
+        ProjectionMask::leaves(schema, leaves)
+    }
+}
+
+fn is_bytes(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            true
+        }
+        DataType::Dictionary(_, value) => is_bytes(value),
+        _ => false,
+    }
+}
+
+/// `field` (or its child `bytes`) without the annotation that makes it a string.
+fn plain_type(field: &TypePtr) -> Result<TypePtr, ::parquet::errors::ParquetError> {
+    let info = field.get_basic_info();
+    let plain = match field.as_ref() {
+        Type::PrimitiveType { physical_type: PhysicalType::BYTE_ARRAY, .. } => {
+            Type::primitive_type_builder(field.name(), PhysicalType::BYTE_ARRAY)
+                .with_repetition(info.repetition())
+                .build()?
+        }
+        Type::GroupType { fields, .. } => {
+            let mut fields = fields.clone();
+            for child in fields.iter_mut().filter(|child| child.name() == "bytes") {
+                *child = plain_type(child)?;
+            }
+            Type::group_type_builder(field.name())
+                .with_repetition(info.repetition())
+                .with_fields(fields)
+                .build()?
+        }
+        Type::PrimitiveType { .. } => return Ok(field.clone()),
+    };
+    Ok(Arc::new(plain))
+}
+
+/// Arrow field for a type of [`plain_type`]. Lengths of 64 bits, because a batch may exceed 2 GiB.
+fn plain_field(plain: &Type, field: &Field) -> Arc<Field> {
+    let data_type = match plain {
+        Type::PrimitiveType { physical_type: PhysicalType::BYTE_ARRAY, .. } => DataType::LargeBinary,
+        Type::GroupType { fields: types, .. } => match field.data_type() {
+            DataType::Struct(children) => {
+                let child = |(plain, child): (&TypePtr, &Arc<Field>)| match child.name().as_str() {
+                    "bytes" => plain_field(plain, child),
+                    _ => child.clone(),
+                };
+                DataType::Struct(types.iter().zip(children.iter()).map(child).collect())
+            }
+            other => other.clone(),
+        },
+        Type::PrimitiveType { .. } => field.data_type().clone(),
+    };
+    Arc::new(Field::new(field.name(), data_type, field.is_nullable()))
+}
+
+/// Reads units of one shard, in order, in one pass over the file.
+pub struct RowReader {
+    batches: ParquetRecordBatchReader,
+    pending: Option<RecordBatch>,
+    next_row: u64,
+    shard: Shard,
+    source: Source,
+    max_document_bytes: u64,
+}
+
+impl RowReader {
+    /// Opens `shard` to read the rows of `units`, ranges in order that do not overlap.
+    ///
+    /// # Errors
+    /// [`SourceError::Data`] when the file is not the one that was planned, or cannot be read.
+    pub fn open(
+        shard: &Shard,
+        source: &Source,
+        max_document_bytes: u64,
+        units: &[Range<u64>],
+    ) -> Result<RowReader, SourceError> {
+        let path = &shard.file.path;
+        let changed = |error: SourceError| SourceError::Data(error.to_string());
+        let mut file = open(path).map_err(changed)?;
+        if identify(&mut file, path).map_err(changed)? != shard.identity {
+            return Err(SourceError::Data(format!(
+                "{} is not the file that was planned: its size or footer changed since",
+                path.display()
+            )));
+        }
+        let footer = Footer::read(&file, path)?;
+        let columns = Columns::find(&footer, source, path).map_err(changed)?;
+        let context = || format!("failed to read {}", path.display());
+        let batches = guarded(context, || {
+            let metadata = columns.binary_view(&footer)?;
+            let projection = columns.projection(metadata.parquet_schema());
+            let ranges = units.iter().map(|rows| rows.start as usize..rows.end as usize);
+            let selection = RowSelection::from_consecutive_ranges(ranges, shard.rows() as usize);
+            ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+                .with_projection(projection)
+                .with_row_selection(selection)
+                .with_batch_size(batch_rows(&shard.row_groups))
+                .build()
+        })?;
+        Ok(RowReader {
+            batches,
+            pending: None,
+            next_row: units.first().map_or(0, |rows| rows.start),
+            shard: shard.clone(),
+            source: source.clone(),
+            max_document_bytes,
+        })
+    }
+
+    /// Rows of `unit`, the next of the units this reader was opened for.
+    ///
+    /// # Errors
+    /// [`SourceError::Data`], naming file and row group, when they cannot be decoded; the reader is of
+    /// no use after that.
+    pub fn read(&mut self, unit: Arc<Unit>) -> Result<RawBatch, SourceError> {
+        let mut batch = RawBatch {
+            unit: unit.clone(),
+            rows: Vec::new(),
+            rejected: Vec::new(),
+            n_filtered: 0,
+            carried: None,
+        };
+        let mut carried = Vec::new();
+        self.next_row = unit.rows.start;
+        while self.next_row < unit.rows.end {
+            let rows = match self.pending.take() {
+                Some(rows) => rows,
+                None => self.decode()?,
+            };
+            let wanted = (unit.rows.end - self.next_row).min(rows.num_rows() as u64) as usize;
+            if wanted < rows.num_rows() {
+                self.pending = Some(rows.slice(wanted, rows.num_rows() - wanted));
+            }
+            let rows = rows.slice(0, wanted);
+            self.collect(&rows, &mut batch)?;
+            if !self.source.carry.is_empty() {
+                carried.push(self.carried(&rows)?);
+            }
+            self.next_row += wanted as u64;
+        }
+        if let Some(first) = carried.first() {
+            let all = concat_batches(&first.schema(), &carried);
+            batch.carried =
+                Some(all.map_err(|error| SourceError::Data(format!("{}: {error}", self.context())))?);
+        }
+        Ok(batch)
+    }
+
+    fn context(&self) -> String {
+        let mut end = 0;
+        let group = self.shard.row_groups.iter().position(|g| {
+            end += g.rows;
+            self.next_row < end
+        });
+        let group = group.unwrap_or(self.shard.row_groups.len().saturating_sub(1));
+        format!(
+            "failed to read row group {group} of {} at row {}",
+            self.shard.file.path.display(),
+            self.next_row
+        )
+    }
+
+    fn decode(&mut self) -> Result<RecordBatch, SourceError> {
+        let context = self.context();
+        let batches = &mut self.batches;
+        let next = guarded(|| context.clone(), || batches.next().transpose())?;
+        match next {
+            Some(rows) if rows.num_rows() > 0 => Ok(rows),
+            _ => Err(SourceError::Data(format!("{context}: the file has fewer rows than its footer says"))),
+        }
+    }
+
+    fn carried(&self, rows: &RecordBatch) -> Result<RecordBatch, SourceError> {
+        let columns = self.source.carry.iter().filter_map(|name| rows.column_by_name(name).cloned());
+        RecordBatch::try_new(Arc::new(Schema::new(self.shard.carried.clone())), columns.collect())
+            .map_err(|error| SourceError::Data(format!("{}: {error}", self.context())))
+    }
+
+    fn collect(&self, rows: &RecordBatch, batch: &mut RawBatch) -> Result<(), SourceError> {
+        let absent = || SourceError::Data(format!("{}: a planned column is absent", self.context()));
+        let content = rows.column_by_name(&self.source.content).ok_or_else(absent)?;
+        let content = ContentColumn::of(content).ok_or_else(absent)?;
+        let ids = match rows.column_by_name(&self.source.id.name) {
+            Some(column) => Some(IdColumn::of(column).ok_or_else(absent)?),
+            None => None,
+        };
+        for index in 0..rows.num_rows() {
+            let source_row = self.next_row + index as u64;
+            let file = &self.shard.file.source_file;
+            if let Some(sample) = &self.source.sample
+                && !in_sample(sample, file, source_row)
+            {
+                batch.n_filtered += 1;
+                continue;
+            }
+            let fallback = || format!("{file}#{source_row}");
+            let doc_id = ids.as_ref().map_or(Ok(None), |ids| ids.get(index));
+            let (doc_id, problem) = match doc_id {
+                Ok(id) => (id.unwrap_or_else(fallback), None),
+                Err(problem) => (fallback(), Some(problem)),
+            };
+            let checked = match (problem, content.get(index)) {
+                (Some(problem), _) => Err(problem),
+                (None, None) => Err("the content is null".to_owned()),
+                (None, Some(bytes)) if bytes.len() as u64 > self.max_document_bytes => Err(format!(
+                    "{} bytes of content, more than limits.max_document_bytes = {}",
+                    bytes.len(),
+                    self.max_document_bytes
+                )),
+                (None, Some(bytes)) => Ok(bytes),
+            };
+            match checked {
+                Ok(bytes) => batch.rows.push(RawRow { source_row, doc_id, content: bytes.to_vec() }),
+                Err(reason) => batch.rejected.push(Rejected { source_row, doc_id, stage: STAGE, reason }),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn batch_rows(row_groups: &[RowGroup]) -> usize {
+    let rows = row_groups
+        .iter()
+        .filter(|g| g.rows > 0)
+        .map(|g| TARGET_BATCH_BYTES / (g.content_bytes / g.rows).max(1))
+        .min();
+    rows.unwrap_or(1).clamp(1, MAX_BATCH_ROWS) as usize
+}
+
+/// Whether a row belongs to the sample: a hash of seed, file and row, so that it does wherever and
+/// whenever it is read.
+fn in_sample(sample: &Sample, source_file: &str, source_row: u64) -> bool {
+    let mut hash = Sha256::new();
+    hash.update(sample.seed.to_le_bytes());
+    hash.update(source_row.to_le_bytes());
+    hash.update(source_file);
+    let hash = hash.finalize();
+    let mut head = [0u8; 8];
+    head.copy_from_slice(&hash[..8]);
+    // The 53 bits that an f64 holds exactly: uniform in [0, 1).
+    let uniform = (u64::from_le_bytes(head) >> 11) as f64 / (1u64 << 53) as f64;
+    uniform < sample.fraction
+}
+
+struct ContentColumn<'a> {
+    bytes: BytesColumn<'a>,
+    outer: Option<&'a dyn Array>,
+}
+
+impl<'a> ContentColumn<'a> {
+    fn of(column: &'a dyn Array) -> Option<Self> {
+        match column.data_type() {
+            DataType::Struct(_) => {
+                let bytes = column.as_struct().column_by_name("bytes")?;
+                Some(ContentColumn { bytes: BytesColumn::of(bytes)?, outer: Some(column) })
+            }
+            _ => Some(ContentColumn { bytes: BytesColumn::of(column)?, outer: None }),
+        }
+    }
+
+    fn get(&self, index: usize) -> Option<&'a [u8]> {
+        if self.outer.is_some_and(|outer| outer.is_null(index)) {
+            return None;
+        }
+        self.bytes.get(index)
+    }
+}
+
+enum BytesColumn<'a> {
+    Variable(&'a arrow::array::LargeBinaryArray),
+    Fixed(&'a arrow::array::FixedSizeBinaryArray),
+}
+
+impl<'a> BytesColumn<'a> {
+    fn of(column: &'a dyn Array) -> Option<Self> {
+        match column.data_type() {
+            DataType::LargeBinary => column.as_binary_opt().map(BytesColumn::Variable),
+            DataType::FixedSizeBinary(_) => column.as_fixed_size_binary_opt().map(BytesColumn::Fixed),
+            _ => None,
+        }
+    }
+
+    fn get(&self, index: usize) -> Option<&'a [u8]> {
+        match self {
+            BytesColumn::Variable(column) => column.is_valid(index).then(|| column.value(index)),
+            BytesColumn::Fixed(column) => column.is_valid(index).then(|| column.value(index)),
+        }
+    }
+}
+
+enum IdColumn<'a> {
+    Bytes(BytesColumn<'a>),
+    Decimal(arrow::array::StringArray),
+}
+
+impl<'a> IdColumn<'a> {
+    fn of(column: &'a dyn Array) -> Option<Self> {
+        if column.data_type().is_integer() {
+            let decimal = cast(column, &DataType::Utf8).ok()?;
+            return Some(IdColumn::Decimal(decimal.as_string().clone()));
+        }
+        BytesColumn::of(column).map(IdColumn::Bytes)
+    }
+
+    fn get(&self, index: usize) -> Result<Option<String>, String> {
+        match self {
+            IdColumn::Decimal(ids) => Ok(ids.is_valid(index).then(|| ids.value(index).to_owned())),
+            IdColumn::Bytes(ids) => match ids.get(index).map(std::str::from_utf8) {
+                None => Ok(None),
+                Some(Ok(id)) => Ok(Some(id.to_owned())),
+                Some(Err(_)) => Err("the id is not UTF-8".to_owned()),
+            },
+        }
+    }
+}
