@@ -105,7 +105,7 @@ fn hashed(batch: &PackedTokens, dim: usize, wanted: Wanted) -> Scores {
     }
     Scores {
         entropies: hashes.iter().map(|&hash| entropy(hash)).collect(),
-        norms: wanted.norms.then(|| hashes.iter().map(|&hash| 8.0 * (1.0 + unit(mix(hash)))).collect()),
+        norms: wanted.norms.then(|| hashes.iter().map(|&hash| norm(hash)).collect()),
         pre_norm: wanted.pre_norm.then(|| {
             let mut all = Vec::with_capacity(n_tokens * dim);
             for &hash in &hashes {
@@ -125,17 +125,22 @@ fn mix(x: u32) -> u32 {
     x ^ (x >> 16)
 }
 
-/// The hash as mantissa: from 0 up to, not including, 1.
+/// The low bits of a hash as mantissa: from 0 up to, not including, 1.
 #[inline]
 fn unit(hash: u32) -> f32 {
-    f32::from_bits(0x3f80_0000 | hash >> 9) - 1.0
+    f32::from_bits(0x3f80_0000 | (hash & 0x7f_ffff)) - 1.0
 }
 
 /// Between 0 and 2 · THRESHOLD, [`ABOVE`] of the hashes above the threshold.
 #[inline]
 fn entropy(hash: u32) -> f32 {
-    let mantissa = unit(mix(hash)) * THRESHOLD;
+    let mantissa = unit(hash) * THRESHOLD;
     if hash < ABOVE { THRESHOLD * 1.0001 + mantissa } else { mantissa }
+}
+
+#[inline]
+fn norm(hash: u32) -> f32 {
+    8.0 * (1.0 + unit(hash.wrapping_mul(0x9e37_79b1) >> 9))
 }
 
 #[cfg(test)]

@@ -144,13 +144,9 @@ pub(crate) fn check_batch(batch: &PackedTokens, max_context: usize) -> Result<()
             batch.tokens.len()
         )));
     }
-    for (i, &token) in batch.tokens.iter().enumerate() {
-        if usize::from(token) >= VOCABULARY {
-            return Err(ModelError::Batch(format!(
-                "token {i} is {token}, the vocabulary ends at {}",
-                VOCABULARY - 1
-            )));
-        }
+    let largest = batch.tokens.iter().copied().max();
+    if let Some(token) = largest.filter(|&token| usize::from(token) >= VOCABULARY) {
+        return Err(ModelError::Batch(format!("token {token} is outside the vocabulary of {VOCABULARY}")));
     }
     Ok(())
 }

@@ -53,7 +53,7 @@ fn batches_that_break_the_contract_are_refused() {
         (vec![1, 2], vec![2, 0], "context 1 is empty"),
         (vec![1; 8193], vec![8193], "context 0 has 8193 tokens, more than the model's 8192"),
         (vec![1, 2], vec![3], "contexts have 3 tokens together, the batch has 2"),
-        (vec![1, 260], vec![2], "token 1 is 260"),
+        (vec![1, 260], vec![2], "token 260 is outside the vocabulary of 260"),
     ];
     for (tokens, context_lengths, message) in cases {
         let error = model.score(&PackedTokens { tokens, context_lengths }, ALL).unwrap_err();

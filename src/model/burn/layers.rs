@@ -1,26 +1,22 @@
 //! One transformer layer as tensors: hidden states in, hidden states out. Knows a chunk by its
 //! [`Inputs`] only.
 //!
-//! Flex runs element-wise operations on one core, so they are kept few: the weights of norms are
-//! multiplied into the products behind them, products of one input are one product, and rotary
-//! pairs are moved apart in the rows of the weights, so that a rotation is four products and two
-//! sums of whole halves.
+//! The weights of norms are multiplied into the products behind them, products of one input are one
+//! product, and rotary pairs are moved apart in the rows of the weights.
 
 use ::burn::prelude::{Device, Tensor, TensorData};
-use ::burn::tensor::activation::sigmoid;
-use ::burn::tensor::module::attention;
-use ::burn::tensor::ops::AttentionModuleOptions;
 use ::burn::tensor::s;
 
-use super::ModelConfig;
+use super::host::Heads;
+use super::kernels::Kernels;
 use super::plan::Inputs;
 use crate::model::weights::LayerWeights;
+use crate::model::{ModelConfig, ModelError};
 
 #[derive(Debug)]
 pub(super) struct Layer {
-    n_heads: usize,
-    n_kv_heads: usize,
-    head_dim: usize,
+    kernels: Kernels,
+    heads: Heads,
     norm_eps: f32,
     /// `[dim, first halves of queries and keys | second halves | values]`
     qkv: Tensor<2>,
@@ -32,13 +28,25 @@ pub(super) struct Layer {
     w2: Tensor<2>,
 }
 
-/// Keys and values of earlier chunks that queries still see, `[n, n_kv_heads, head_dim]`; `None`
-/// before the first chunk.
+/// Hidden states and what the last layer adds to them, each `[n, dim]`: the sum is left to the next
+/// norm, which reads both anyway.
+pub(super) struct Hidden {
+    pub x: Tensor<2>,
+    pub delta: Tensor<2>,
+}
+
+/// Keys and values of earlier chunks that queries still see, `[key heads, n, head_dim]`; `None` before
+/// the first chunk.
 #[derive(Debug, Default)]
 pub(super) struct Past(Option<(Tensor<3>, Tensor<3>)>);
 
 impl Layer {
-    pub(super) fn new(config: &ModelConfig, weights: &LayerWeights, device: &Device) -> Self {
+    pub(super) fn new(
+        config: &ModelConfig,
+        weights: &LayerWeights,
+        kernels: Kernels,
+        device: &Device,
+    ) -> Self {
         let (dim, head_dim) = (config.dim, config.head_dim);
         let (mut first, mut second) = (Vec::new(), Vec::new());
         for rows in [&weights.wq, &weights.wk] {
@@ -48,70 +56,51 @@ impl Layer {
             }
         }
         let qkv = [&first, &second, &weights.wv];
-        let queries = config.n_heads * head_dim;
         Self {
-            n_heads: config.n_heads,
-            n_kv_heads: config.n_kv_heads,
-            head_dim,
+            kernels,
+            heads: Heads { queries: config.n_heads, keys: config.n_kv_heads, dim: head_dim },
             norm_eps: config.norm_eps,
             qkv: linear(&qkv, dim, Some(&weights.attention_norm), device),
-            wo: linear(&[&weights.wo], queries, None, device),
+            wo: linear(&[&weights.wo], config.n_heads * head_dim, None, device),
             w13: linear(&[&weights.w1, &weights.w3], dim, Some(&weights.ffn_norm), device),
             w2: linear(&[&weights.w2], config.ffn_hidden, None, device),
         }
     }
 
-    /// `[n, dim]` to `[n, dim]`; leaves in `past` what later chunks see.
-    pub(super) fn forward(&self, x: Tensor<2>, inputs: &Inputs, past: &mut Past) -> Tensor<2> {
-        let attended = self.attention(normed(x.clone(), self.norm_eps), inputs, past);
-        let x = x + attended.matmul(self.wo.clone());
-        let inner = self.feed_forward(normed(x.clone(), self.norm_eps));
-        x + inner.matmul(self.w2.clone())
+    /// One layer on; leaves in `past` what later chunks see.
+    pub(super) fn forward(
+        &self,
+        hidden: Hidden,
+        inputs: &Inputs,
+        past: &mut Past,
+    ) -> Result<Hidden, ModelError> {
+        let (x, normed) = self.kernels.add_normed(hidden.x, hidden.delta, self.norm_eps)?;
+        let attended = self.attention(normed, inputs, past)?.matmul(self.wo.clone());
+        let (x, normed) = self.kernels.add_normed(x, attended, self.norm_eps)?;
+        let inner = self.kernels.swiglu(normed.matmul(self.w13.clone()))?;
+        Ok(Hidden { x, delta: inner.matmul(self.w2.clone()) })
     }
 
     /// `[n, dim]` to `[n, n_heads × head_dim]`
-    fn attention(&self, x: Tensor<2>, inputs: &Inputs, past: &mut Past) -> Tensor<2> {
-        let (heads, kv_heads, head_dim) = (self.n_heads, self.n_kv_heads, self.head_dim);
-        let [n, _] = x.dims();
-        let half = (heads + kv_heads) * head_dim / 2;
-        let qkv = x.matmul(self.qkv.clone());
-        let first = qkv.clone().slice(s![.., 0..half]);
-        let second = qkv.clone().slice(s![.., half..2 * half]);
-        let values = qkv.slice(s![.., 2 * half..]);
-
-        let (cos, sin) = (inputs.cos.clone(), inputs.sin.clone());
-        let turned_first = first.clone() * cos.clone() - second.clone() * sin.clone();
-        let turned_second = first * sin + second * cos;
-        let split = |t: Tensor<2>| t.reshape([n, heads + kv_heads, head_dim / 2]);
-        let turned = Tensor::cat(vec![split(turned_first), split(turned_second)], 2);
-        let queries = turned.clone().slice(s![.., 0..heads, ..]);
-        let keys = turned.slice(s![.., heads.., ..]);
-        let values = values.reshape([n, kv_heads, head_dim]);
-
+    fn attention(
+        &self,
+        normed: Tensor<2>,
+        inputs: &Inputs,
+        past: &mut Past,
+    ) -> Result<Tensor<2>, ModelError> {
+        let [n, _] = normed.dims();
+        let qkv = normed.matmul(self.qkv.clone());
+        let [queries, keys, values] = self.kernels.rotate(qkv, self.heads, &inputs.angles)?;
         let (keys, values) = past.extend(keys, values, inputs);
-        let by_head = |t: Tensor<3>| t.swap_dims(0, 1).unsqueeze_dim::<4>(0);
-        let blocks = inputs.blocks.iter().map(|block| {
-            let output = attention(
-                by_head(queries.clone().slice(s![block.queries.clone(), .., ..])),
-                by_head(keys.clone().slice(s![block.keys.clone(), .., ..])),
-                by_head(values.clone().slice(s![block.keys.clone(), .., ..])),
-                Some(block.mask.clone()),
-                None,
-                AttentionModuleOptions::default(),
-            );
-            let output: Tensor<3> = output.squeeze_dim(0);
-            output.swap_dims(0, 1).reshape([block.queries.len(), heads * head_dim])
-        });
-        Tensor::cat(blocks.collect(), 0)
-    }
-
-    /// SwiGLU up to its last product: `[n, dim]` to `[n, ffn_hidden]`
-    fn feed_forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let both = x.matmul(self.w13.clone());
-        let hidden = both.dims()[1] / 2;
-        let gate = both.clone().slice(s![.., 0..hidden]);
-        let up = both.slice(s![.., hidden..]);
-        sigmoid(gate.clone()) * gate * up
+        let rows = |t: &Tensor<3>, rows: &std::ops::Range<usize>| t.clone().slice(s![.., rows.clone(), ..]);
+        let mut outputs = Vec::with_capacity(inputs.blocks.len());
+        for block in &inputs.blocks {
+            let queries = rows(&queries, &block.queries);
+            let (keys, values) = (rows(&keys, &block.keys), rows(&values, &block.keys));
+            let output = self.kernels.attend(queries, keys, values, &block.visible)?;
+            outputs.push(output.swap_dims(0, 1));
+        }
+        Ok(Tensor::cat(outputs, 0).reshape([n, self.heads.queries * self.heads.dim]))
     }
 }
 
@@ -120,13 +109,13 @@ impl Past {
     /// a later chunk sees.
     fn extend(&mut self, keys: Tensor<3>, values: Tensor<3>, inputs: &Inputs) -> (Tensor<3>, Tensor<3>) {
         let (keys, values) = match self.0.take() {
-            Some((k, v)) if inputs.n_past > 0 => {
-                (Tensor::cat(vec![k, keys], 0), Tensor::cat(vec![v, values], 0))
+            Some((past_keys, past_values)) if inputs.n_past > 0 => {
+                (Tensor::cat(vec![past_keys, keys], 1), Tensor::cat(vec![past_values, values], 1))
             }
             _ => (keys, values),
         };
-        if inputs.keep_from < keys.dims()[0] {
-            let kept = |t: &Tensor<3>| t.clone().slice(s![inputs.keep_from.., .., ..]);
+        if inputs.keep_from < keys.dims()[1] {
+            let kept = |t: &Tensor<3>| t.clone().slice(s![.., inputs.keep_from.., ..]);
             self.0 = Some((kept(&keys), kept(&values)));
         }
         (keys, values)
@@ -150,19 +139,4 @@ pub(super) fn linear(
         }
     }
     Tensor::from_data(TensorData::new(data, [n_in, rows.len()]), device)
-}
-
-/// RMSNorm without its weight.
-fn normed(x: Tensor<2>, eps: f32) -> Tensor<2> {
-    let root = root_mean_square(mean_square(x.clone()), eps);
-    x / root
-}
-
-/// `[n, dim]` to `[n, 1]`
-pub(super) fn mean_square(x: Tensor<2>) -> Tensor<2> {
-    (x.clone() * x).mean_dim(1)
-}
-
-pub(super) fn root_mean_square(mean_square: Tensor<2>, eps: f32) -> Tensor<2> {
-    (mean_square + eps).sqrt()
 }

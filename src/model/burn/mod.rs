@@ -5,25 +5,31 @@
 //! only, so a chunk needs no more of the past than each layer's keys and values of one window:
 //! memory does not grow with the stream, and on a CPU a chunk's tensors stay in the cache.
 
+mod host;
+mod kernels;
 mod layers;
 mod plan;
 
 use ::burn::prelude::{Device, Tensor, TensorData};
 use ::burn::tensor::Int;
 
-use self::layers::{Layer, Past, linear, root_mean_square};
+use self::kernels::{Kernels, elements, read};
+use self::layers::{Hidden, Layer, Past, linear};
 use self::plan::{Chunk, Positions};
 use super::{EntropyModel, ModelConfig, ModelError, ModelFiles, check_batch};
 use crate::data::{PackedTokens, Scores, Wanted};
 
-/// Tokens that go through all layers together on a CPU; see `benches` for how it was chosen.
-const CPU_CHUNK_TOKENS: usize = 1024;
+/// Tokens that go through all layers together on a CPU; `examples/model_speed.rs` measures it.
+const CPU_CHUNK_TOKENS: usize = 512;
+/// More than any tensor of a chunk of the released model has; glibc looks at blocks below 32 MiB.
+const LARGE_BLOCK_BYTES: usize = 16 << 20;
 
 /// The real model, in `f32`.
 #[derive(Debug)]
 pub struct BurnModel {
     config: ModelConfig,
     device: Device,
+    kernels: Kernels,
     chunk_tokens: usize,
     /// `[vocabulary, dim]`
     embedding: Tensor<2>,
@@ -39,19 +45,26 @@ impl BurnModel {
     /// # Errors
     /// None today; devices that can fail to start come behind the same signature.
     pub fn load(files: &ModelFiles) -> Result<Self, ModelError> {
-        Ok(Self::on(Device::flex(), CPU_CHUNK_TOKENS, files))
+        // Flex allocates each result anew. glibc maps and unmaps memory for every large one, a page
+        // fault for each 4 KiB, until a larger block was freed once: then it keeps the memory. That
+        // is a quarter more bytes a second; the block itself is never touched.
+        drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE_BLOCK_BYTES)));
+        let device = Device::flex();
+        Ok(Self::on(Kernels::of(&device), device, CPU_CHUNK_TOKENS, files))
     }
 
-    fn on(device: Device, chunk_tokens: usize, files: &ModelFiles) -> Self {
+    fn on(kernels: Kernels, device: Device, chunk_tokens: usize, files: &ModelFiles) -> Self {
         let (config, weights) = (&files.config, &files.weights);
         let table = TensorData::new(weights.tok_embeddings.clone(), [config.vocab_size, config.dim]);
         let output = weights.output.as_ref().unwrap_or(&weights.tok_embeddings);
+        let layer = |weights| Layer::new(config, weights, kernels, &device);
         Self {
             embedding: Tensor::from_data(table, &device),
-            layers: weights.layers.iter().map(|layer| Layer::new(config, layer, &device)).collect(),
+            layers: weights.layers.iter().map(layer).collect(),
             output: linear(&[output], config.dim, Some(&weights.norm), &device),
             positions: Positions::new(config),
             config: config.clone(),
+            kernels,
             chunk_tokens,
             device,
         }
@@ -63,27 +76,25 @@ impl BurnModel {
         tokens: &[u16],
         chunk: &Chunk,
         past: &mut [Past],
-        wanted: Wanted,
         scores: &mut Scores,
     ) -> Result<(), ModelError> {
         let ids: Vec<i32> = tokens.iter().map(|&t| i32::from(t)).collect();
         let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [tokens.len()]), &self.device);
-        let inputs = self.positions.inputs(chunk, &self.device);
+        let inputs = self.positions.inputs(chunk, self.kernels, &self.device);
 
-        let mut hidden = self.embedding.clone().select(0, ids);
+        let x = self.embedding.clone().select(0, ids);
+        let mut hidden = Hidden { delta: x.zeros_like(), x };
         for (layer, past) in self.layers.iter().zip(past) {
-            hidden = layer.forward(hidden, &inputs, past);
+            hidden = layer.forward(hidden, &inputs, past)?;
         }
-
-        let mean_square = layers::mean_square(hidden.clone());
-        let root = root_mean_square(mean_square.clone(), self.config.norm_eps);
-        let logits = (hidden.clone() / root).matmul(self.output.clone());
-        append(&mut scores.entropies, entropy(logits))?;
+        let (x, normed) = self.kernels.add_normed(hidden.x, hidden.delta, self.config.norm_eps)?;
+        let logits = normed.matmul(self.output.clone());
+        scores.entropies.extend(self.kernels.entropies(logits)?);
         if let Some(norms) = &mut scores.norms {
-            append(norms, (mean_square * self.config.dim as f64).sqrt())?;
+            norms.extend(self.kernels.norms(x.clone())?);
         }
-        if let Some(pre_norm) = scores.pre_norm.as_mut().filter(|_| wanted.pre_norm) {
-            append(pre_norm, hidden)?;
+        if let Some(pre_norm) = &mut scores.pre_norm {
+            pre_norm.extend_from_slice(elements(&read(x)?)?);
         }
         Ok(())
     }
@@ -114,29 +125,10 @@ impl EntropyModel for BurnModel {
         let mut past: Vec<Past> = self.layers.iter().map(|_| Past::default()).collect();
         for chunk in &chunks {
             let tokens = &batch.tokens[chunk.tokens.clone()];
-            self.chunk(tokens, chunk, &mut past, wanted, &mut scores)?;
+            self.chunk(tokens, chunk, &mut past, &mut scores)?;
         }
         Ok(scores)
     }
-}
-
-/// Entropy in nats of the softmax of each row: `[n, vocabulary]` to `[n, 1]`.
-///
-/// With z = logits − max ≤ 0 and p = softmax: H = ln Σ exp z − Σ p z, and since the largest p is
-/// 1 / Σ exp z, H = −ln max p − Σ p z. No term overflows, and p = 0 adds 0.
-fn entropy(logits: Tensor<2>) -> Tensor<2> {
-    let p = ::burn::tensor::activation::softmax(logits.clone(), 1);
-    let below_max = logits.clone() - logits.max_dim(1);
-    let largest = p.clone().max_dim(1);
-    -(largest.log()) - (p * below_max).sum_dim(1)
-}
-
-/// Reads a tensor back, behind what is already there.
-fn append(values: &mut Vec<f32>, tensor: Tensor<2>) -> Result<(), ModelError> {
-    let data = tensor.try_into_data().map_err(|e| ModelError::Device(e.to_string()))?;
-    let read = data.as_slice::<f32>().map_err(|e| ModelError::Device(format!("{e:?}")))?;
-    values.extend_from_slice(read);
-    Ok(())
 }
 
 /// The instruction sets that the CPU kernels choose between at run time.
@@ -160,18 +152,30 @@ fn instruction_level() -> String {
 mod tests {
     use super::*;
 
+    /// The way other devices compute, on the CPU.
     #[test]
-    fn entropy_is_exact_at_the_ends() {
-        let device = Device::flex();
-        let mut rows = vec![0.0f32; 260]; // uniform
-        rows.extend((0..260).map(|i| if i == 7 { 1e4 } else { -1e4 })); // certain, exp underflows
-        rows.extend((0..260).map(|i| if i < 2 { 3e4 } else { -3e4 })); // a fair coin
-        let logits = Tensor::<2>::from_data(TensorData::new(rows, [3, 260]), &device);
-        let mut values = Vec::new();
-        append(&mut values, entropy(logits)).unwrap();
-        let expected = [260f32.ln(), 0.0, 2f32.ln()];
-        for (value, expected) in values.iter().zip(expected) {
-            assert!((value - expected).abs() < 1e-5, "{value} {expected}");
+    fn tensor_operations_and_passes_over_memory_agree() {
+        let files = ModelFiles::embedded().unwrap();
+        let context_lengths = vec![700, 1, 900];
+        let tokens = (0..1601u32).map(|i| (i * i % 257) as u16).collect();
+        let batch = PackedTokens { tokens, context_lengths };
+        let wanted = Wanted { norms: true, pre_norm: true };
+        let score = |kernels, chunk_tokens| {
+            let mut model = BurnModel::on(kernels, Device::flex(), chunk_tokens, &files);
+            model.score(&batch, wanted).unwrap()
+        };
+        let host = score(Kernels::Host, CPU_CHUNK_TOKENS);
+        for (kernels, chunk_tokens) in [(Kernels::Tensors, 1 << 20), (Kernels::Host, 300)] {
+            let other = score(kernels, chunk_tokens);
+            let close = |a: &[f32], b: &[f32], error: f32| {
+                assert_eq!(a.len(), b.len());
+                for (a, b) in a.iter().zip(b) {
+                    assert!((a - b).abs() <= error * a.abs().max(1.0), "{a} {b}");
+                }
+            };
+            close(&host.entropies, &other.entropies, 1e-4);
+            close(host.norms.as_ref().unwrap(), other.norms.as_ref().unwrap(), 1e-4);
+            close(host.pre_norm.as_ref().unwrap(), other.pre_norm.as_ref().unwrap(), 1e-3);
         }
     }
 }

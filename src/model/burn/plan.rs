@@ -4,9 +4,9 @@
 use std::ops::Range;
 
 use ::burn::prelude::{Device, Tensor, TensorData};
-use ::burn::tensor::Bool;
 
 use super::ModelConfig;
+use super::kernels::{Angles, Kernels, Visible};
 
 /// Queries that attend together. On a CPU 128 were best for the released window of 512.
 const QUERY_BLOCK: usize = 128;
@@ -37,14 +37,17 @@ pub(super) struct Block {
 }
 
 impl Block {
+    /// Each query's range of the block's keys; never empty.
+    fn visible(&self) -> Vec<Range<usize>> {
+        let last = self.queries.clone().map(|query| query + 1 - self.keys.start);
+        self.first_keys.iter().zip(last).map(|(first, end)| first - self.keys.start..end).collect()
+    }
+
     /// `[queries × keys]`: true where a query must not look.
-    fn hidden_keys(&self) -> Vec<bool> {
-        let n_keys = self.keys.len();
-        let mut hidden = vec![true; self.queries.len() * n_keys];
-        for ((row, query), &first) in
-            hidden.chunks_exact_mut(n_keys).zip(self.queries.clone()).zip(&self.first_keys)
-        {
-            row[first - self.keys.start..=query - self.keys.start].fill(false);
+    fn hidden(&self) -> Vec<bool> {
+        let mut hidden = vec![true; self.queries.len() * self.keys.len()];
+        for (row, visible) in hidden.chunks_exact_mut(self.keys.len()).zip(self.visible()) {
+            row[visible].fill(false);
         }
         hidden
     }
@@ -87,11 +90,9 @@ pub(super) fn chunks(context_lengths: &[usize], window: Option<usize>, chunk_tok
         .collect()
 }
 
-/// What every layer needs of a chunk, on the device.
+/// What every layer needs of a chunk.
 pub(super) struct Inputs {
-    /// `[n_tokens, rotated heads × head_dim / 2]`
-    pub cos: Tensor<2>,
-    pub sin: Tensor<2>,
+    pub angles: Angles,
     pub blocks: Vec<BlockInputs>,
     /// Keys of earlier chunks that this one sees, in tokens.
     pub n_past: usize,
@@ -104,8 +105,7 @@ pub(super) struct BlockInputs {
     pub queries: Range<usize>,
     /// Rows of past and chunk together.
     pub keys: Range<usize>,
-    /// `[1, 1, queries, keys]`: true where a query must not look.
-    pub mask: Tensor<4, Bool>,
+    pub visible: Visible,
 }
 
 /// Angles of rotary positions, kept from batch to batch.
@@ -134,7 +134,7 @@ impl Positions {
         }
     }
 
-    pub(super) fn inputs(&mut self, chunk: &Chunk, device: &Device) -> Inputs {
+    pub(super) fn inputs(&mut self, chunk: &Chunk, kernels: Kernels, device: &Device) -> Inputs {
         let half = self.rates.len();
         let known = self.cos.len() / half;
         let needed = chunk.positions.iter().max().map_or(0, |&last| last + 1);
@@ -146,27 +146,37 @@ impl Positions {
                 self.sin.push(angle.sin() as f32);
             }
         }
-        let rows = |table: &[f32]| {
-            let width = half * self.n_heads;
-            let mut rows = Vec::with_capacity(chunk.positions.len() * width);
+        let rows = |table: &[f32], copies: usize| {
+            let mut rows = Vec::with_capacity(chunk.positions.len() * copies * half);
             for &position in &chunk.positions {
-                for _ in 0..self.n_heads {
+                for _ in 0..copies {
                     rows.extend_from_slice(&table[position * half..(position + 1) * half]);
                 }
             }
-            Tensor::from_data(TensorData::new(rows, [chunk.positions.len(), width]), device)
+            rows
         };
-        let blocks = chunk.blocks.iter().map(|block| {
-            let mask = TensorData::new(block.hidden_keys(), [1, 1, block.queries.len(), block.keys.len()]);
-            BlockInputs {
-                queries: shift(&block.queries, chunk.tokens.start),
-                keys: shift(&block.keys, chunk.first_key),
-                mask: Tensor::from_data(mask, device),
+        let tensor = |table: &[f32]| {
+            let rows = rows(table, self.n_heads);
+            let shape = [chunk.positions.len(), half * self.n_heads];
+            Tensor::from_data(TensorData::new(rows, shape), device)
+        };
+        let visible = |block: &Block| match kernels {
+            Kernels::Host => Visible::Host(block.visible()),
+            Kernels::Tensors => {
+                let shape = [1, 1, block.queries.len(), block.keys.len()];
+                Visible::Tensors(Tensor::from_data(TensorData::new(block.hidden(), shape), device))
             }
+        };
+        let blocks = chunk.blocks.iter().map(|block| BlockInputs {
+            queries: shift(&block.queries, chunk.tokens.start),
+            keys: shift(&block.keys, chunk.first_key),
+            visible: visible(block),
         });
         Inputs {
-            cos: rows(&self.cos),
-            sin: rows(&self.sin),
+            angles: match kernels {
+                Kernels::Host => Angles::Host { cos: rows(&self.cos, 1), sin: rows(&self.sin, 1) },
+                Kernels::Tensors => Angles::Tensors { cos: tensor(&self.cos), sin: tensor(&self.sin) },
+            },
             blocks: blocks.collect(),
             n_past: chunk.tokens.start - chunk.first_key,
             keep_from: chunk.next_first_key - chunk.first_key,
@@ -205,7 +215,7 @@ mod tests {
                 prop_assert_eq!(&chunk.positions, &positions);
                 for block in &chunk.blocks {
                     prop_assert!(chunk.first_key <= block.keys.start);
-                    let hidden = block.hidden_keys();
+                    let hidden = block.hidden();
                     for (row, i) in hidden.chunks(block.keys.len()).zip(block.queries.clone()) {
                         for j in 0..place.len() {
                             let visible = place[i].0 == place[j].0
