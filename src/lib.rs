@@ -1,4 +1,119 @@
-//! Batch engine that runs the Byte Latent Transformer's entropy model over Parquet.
+//! Batch engine that runs the Byte Latent Transformer's entropy model over Parquet: documents in; the
+//! uncertainty about every byte, the patches it gives, and their embeddings out.
+//!
+//! The program `blt-pipeline` is a thin shell around this crate. What it does from a user's side stands
+//! in `README.md`; this page is the architecture.
+//!
+//! # Example
+//!
+//! Score a document with the model inside the crate, and cut it where the next byte is hard to guess:
+//!
+//! ```
+//! use std::iter::once;
+//!
+//! use blt_pipeline::config::RELEASED_THRESHOLD;
+//! use blt_pipeline::data::{BOS, BYTE_OFFSET, Boundary, EOS, PatchRule, Wanted};
+//! use blt_pipeline::model::{BurnModel, ModelFiles, score_documents};
+//! use blt_pipeline::patch::{byte_spans, patch_lengths};
+//!
+//! let text: &[u8] = b"The tide comes in twice a day, and the harbour follows it.";
+//!
+//! let files = ModelFiles::embedded()?;
+//! let threshold = files.patch.map_or(RELEASED_THRESHOLD, |patch| patch.threshold);
+//! let mut model = BurnModel::load(&files)?;
+//! let scores = score_documents(&mut model, &[text], 8192, Wanted::default())?;
+//! assert_eq!(scores[0].entropies.len(), text.len() + 2); // [j]: the uncertainty about byte j, in nats
+//!
+//! let bytes = text.iter().map(|&byte| u16::from(byte) + BYTE_OFFSET);
+//! let tokens: Vec<u16> = once(BOS).chain(bytes).chain([EOS]).collect();
+//! let rule = PatchRule { boundary: Boundary::Above { threshold }, max_patch_length: None };
+//! let lengths = patch_lengths(&rule, &tokens, &scores[0].entropies);
+//!
+//! let patches: Vec<&[u8]> = byte_spans(&lengths).map(|(start, n)| &text[start..start + n]).collect();
+//! assert_eq!(patches.concat(), text); // patches tile the document
+//! assert!(patches.len() < text.len() / 2);
+//! # Ok::<(), blt_pipeline::model::ModelError>(())
+//! ```
+//!
+//! # The way of the data
+//!
+//! ```text
+//! Pipeline ──▶ Plan: shards, units, recipe, fingerprint
+//!                │
+//!                ▼
+//!     source ──RawBatch──▶ pretokenize ×N ──SegmentedBatch──▶ pack ──PackedBatch──▶ model
+//!                                                                                     │
+//!     commit ◀──EncodedUnit── encode ×M ◀──PatchedUnit── patch ×2 ◀──Scores───────────┘
+//! ```
+//!
+//! Every station is a function from the end of one channel to the beginning of the next, on threads of
+//! its own that [`pipeline::run`] starts and joins; nothing else in the crate spawns. Channels are
+//! bounded, and every wait on one is measured, which is how the summary can name the bottleneck. What a
+//! station hands on has a type of its own, so that a batch can neither skip a station nor meet one twice.
+//!
+//! Units leave `pretokenize` in the order in which they entered: the source reserves a unit's place
+//! before its rows are worked on. The source also takes the unit's share of `limits.memory`, which is
+//! given back once the unit is committed, and it is the only station that obeys a stop at once: the
+//! others end as their channels close. One thread has the model; the thread that called
+//! [`run`](pipeline::run) commits.
+//!
+//! # The unit
+//!
+//! A *shard* is an input file. A *unit* is a run of its rows: whole row groups, or an even part of one
+//! that is larger than `sink.unit_bytes` ([`source::cut`]). Units follow from the footers and that key
+//! alone, so every machine cuts the same ones. A unit is read, scored, written and committed on its own;
+//! nothing flows from one to the next. It is therefore also what is retried and what a resumed run skips.
+//!
+//! A failure in one unit, a panic included, does not end the run. The unit travels on as the news of its
+//! failure, so that the end of the line hears of every unit once; it is tried again after all others,
+//! and then recorded below `_blt/failed`. A shard whose footer cannot be read fails as a whole. What ends
+//! a run is a storage that cannot be written, more rows in quarantine than allowed, or a panic outside
+//! of a unit's work.
+//!
+//! # Commit
+//!
+//! 1. A unit's tables are written to `.tmp-…` files beside their place, synced, and renamed to
+//!    `<table>/<shard>-<unit>-<hash8>.parquet`, where `hash8` is of the content; then the folder is
+//!    synced. A table without rows has no file.
+//! 2. The record `_blt/commits/<shard>-<unit>.json` is created by a hard link, which fails if another
+//!    attempt was first. Its existence commits the unit. A loser removes the files that the winner's
+//!    record does not name.
+//! 3. Once every unit has its record, whatever no record names is removed, and `_blt/manifest.json` is
+//!    written last: it lists every file that counts.
+//!
+//! `_blt/plan.json` says what the output was made from. A run whose plan differs is refused with every
+//! difference; one whose plan is the same does the units that have no record yet.
+//!
+//! # The same bytes
+//!
+//! The content of a unit's files depends on this crate's version, the plan, the batch size in tokens and
+//! the [device class](model::EntropyModel::device_class), and the commit record holds the last two. It
+//! does not depend on the number of threads, the other units, the time, the host, or how often a run was
+//! stopped. That is why files carry no time and no host, means are summed in a fixed order, and
+//! [`source.sample`](config::Sample) is a hash of file and row rather than a random draw.
+//!
+//! # Tokens
+//!
+//! A document of n bytes is n + 2 tokens: [`BOS`](data::BOS), every byte plus
+//! [`BYTE_OFFSET`](data::BYTE_OFFSET), [`EOS`](data::EOS). Entropy `j` is that of the prediction made
+//! after token `j`, hence the uncertainty about byte `j`; norm and hidden state of byte `j` are those of
+//! token `j + 1`. A document longer than the model's context is cut into *contexts*, each scored alone
+//! with positions from 0. Contexts of many documents lie end to end in one stream, without padding and
+//! without seeing each other.
+//!
+//! # Modules
+//!
+//! | module | in → out | may use |
+//! |---|---|---|
+//! | [`data`] | what travels between stations | – |
+//! | [`schema`] | a unit → record batches of the output tables | `data`, `config` |
+//! | [`config`] | pipeline file and flags → a validated [`Pipeline`](config::Pipeline) | `data` |
+//! | [`source`] | URI → shards, units, rows | `data`, `config` |
+//! | [`pretokenize`] | a row's bytes → a document with segments | `data` |
+//! | [`model`] | bytes → entropies, norms, hidden states; `model::burn` alone knows Burn | `data`, `config` |
+//! | [`patch`] | entropies → patch lengths | `data` |
+//! | [`sink`] | a unit → Parquet files, records, manifest | `data`, `schema` |
+//! | [`pipeline`] | a [`Plan`](pipeline::Plan) → an output and a [`Summary`](pipeline::Summary) | all above |
 
 pub mod config;
 pub mod data;
