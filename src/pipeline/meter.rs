@@ -53,7 +53,7 @@ impl StageMeter {
     }
 }
 
-/// A reading of a [`StageMeter`].
+/// A reading of a `StageMeter`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageSeconds {
     /// Name of the stage.
