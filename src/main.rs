@@ -2,14 +2,14 @@
 
 use std::{
     io::{self, IsTerminal, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use blt_pipeline::{
-    config::{self, Overrides, Pipeline},
+    config::{self, Overrides, Pipeline, Weights},
     model::{self, ModelFiles},
     pipeline::{self, Display, Ending, Plan, RunError, Summary},
     schema::{self, Table},
@@ -166,8 +166,11 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            // Nowhere is left to say that standard error is closed.
-            let _ = writeln!(io::stderr(), "error: {}", failure.message);
+            match cli.log_format {
+                LogFormat::Json => tracing::error!("{}", failure.message),
+                // Nowhere is left to say that standard error is closed.
+                LogFormat::Text => drop(writeln!(io::stderr(), "error: {}", failure.message)),
+            }
             ExitCode::from(failure.code)
         }
     }
@@ -294,11 +297,12 @@ fn show_plan(args: &PipelineArgs) -> Result<(), Failure> {
 }
 
 fn show_model(weights: &str) -> Result<(), Failure> {
-    let files = match weights {
-        "embedded" => ModelFiles::embedded(),
-        path => ModelFiles::open(Path::new(path)),
+    let weights = match weights.strip_prefix("hf://") {
+        Some(repo) => Weights::Hub { repo: repo.to_owned(), revision: None, path: None },
+        None if weights == "embedded" => Weights::Embedded,
+        None => Weights::Path(weights.into()),
     };
-    print(&files.map_err(Failure::plan)?.info)
+    print(&model::open(&weights).map_err(Failure::plan)?.info)
 }
 
 fn show_schema(name: Option<SchemaName>) -> Result<(), Failure> {

@@ -41,6 +41,7 @@ impl Output {
     /// [`SinkError::Refused`] when the folder holds the work of another plan, naming each difference,
     /// or files that are no output; [`SinkError::Io`] when it cannot be read or written.
     pub fn open(root: &Path, plan: &PlanRecord, fingerprint: &str) -> Result<Output, SinkError> {
+        refuse_file(root)?;
         let path = root.join("_blt/plan.json");
         match read_json::<PlanRecord>(&path)? {
             Some(existing) => refuse_other_plan(root, &existing, plan)?,
@@ -64,6 +65,7 @@ impl Output {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn inspect(root: &Path, plan: &PlanRecord, fingerprint: &str) -> Result<String, SinkError> {
+        refuse_file(root)?;
         let Some(existing) = read_json::<PlanRecord>(&root.join("_blt/plan.json"))? else {
             refuse_foreign_folder(root)?;
             return Ok("new".into());
@@ -232,11 +234,15 @@ fn refuse_other_plan(root: &Path, existing: &PlanRecord, plan: &PlanRecord) -> R
     )))
 }
 
-/// A folder with files of its own is not an output: what lies there is not ours to mix with.
-fn refuse_foreign_folder(root: &Path) -> Result<(), SinkError> {
+fn refuse_file(root: &Path) -> Result<(), SinkError> {
     if root.exists() && !root.is_dir() {
         return Err(SinkError::Refused(format!("sink.uri: {} is a file, not a folder", root.display())));
     }
+    Ok(())
+}
+
+/// A folder with files of its own is not an output: what lies there is not ours to mix with.
+fn refuse_foreign_folder(root: &Path) -> Result<(), SinkError> {
     let foreign = list(root)?.into_iter().find(|path| !path.ends_with("_blt"));
     match foreign {
         None => Ok(()),

@@ -331,7 +331,10 @@ fn plain_field(plain: &Type, field: &Field) -> Arc<Field> {
             }
             other => other.clone(),
         },
-        Type::PrimitiveType { .. } => field.data_type().clone(),
+        Type::PrimitiveType { .. } => match field.data_type() {
+            DataType::Dictionary(_, value) => value.as_ref().clone(),
+            other => other.clone(),
+        },
     };
     Arc::new(Field::new(field.name(), data_type, field.is_nullable()))
 }
@@ -454,8 +457,16 @@ impl RowReader {
     }
 
     fn carried(&self, rows: &RecordBatch) -> Result<RecordBatch, SourceError> {
-        let columns = self.source.carry.iter().filter_map(|name| rows.column_by_name(name).cloned());
-        RecordBatch::try_new(Arc::new(Schema::new(self.shard.carried.clone())), columns.collect())
+        let fields = self.source.carry.iter().zip(&self.shard.carried);
+        let columns = fields.filter_map(|(name, field)| {
+            // The id column is read as binary. An id that is no text turns null, its row is in quarantine.
+            rows.column_by_name(name).map(|column| cast(column, field.data_type()))
+        });
+        columns
+            .collect::<Result<_, _>>()
+            .and_then(|columns| {
+                RecordBatch::try_new(Arc::new(Schema::new(self.shard.carried.clone())), columns)
+            })
             .map_err(|error| SourceError::Data(format!("{}: {error}", self.context())))
     }
 
