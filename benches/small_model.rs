@@ -62,7 +62,7 @@ fn main() {
     let files = ModelFiles::embedded().expect("the model inside the program");
     let facts = ModelFacts::of(&Weights::Embedded, &files.info);
     let settings = common::pipeline(&source, &folder.join("out"), &[]).model;
-    let mut model = model::load(&settings, files).expect("a CPU");
+    let mut model = model::load(&settings, &files).expect("a CPU");
     let (mut documents, mut n_bytes) = (Vec::new(), 0);
     for text in common::texts().into_iter().cycle() {
         if n_bytes >= kb * 1000 {

@@ -222,6 +222,7 @@ impl Drop for LogWriter {
 fn freeze(args: &PipelineArgs) -> Result<(Plan, ModelFiles), Failure> {
     let overrides = Overrides { set: args.set.clone(), limit: args.limit, output: args.output.clone() };
     let pipeline = Pipeline::load(&args.file, &overrides).map_err(Failure::plan)?;
+    Plan::check_supported(&pipeline)?;
     let files = model::open(&pipeline.model.weights).map_err(Failure::plan)?;
     let facts = pipeline::ModelFacts::of(&pipeline.model.weights, &files.info);
     Ok((Plan::freeze(pipeline, facts)?, files))
@@ -229,16 +230,10 @@ fn freeze(args: &PipelineArgs) -> Result<(Plan, ModelFiles), Failure> {
 
 fn run(args: &PipelineArgs, format: LogFormat, bars: Option<MultiProgress>) -> Result<u8, Failure> {
     let (plan, files) = freeze(args)?;
-    let mut model = model::load(&plan.pipeline.model, files).map_err(Failure::plan)?;
-    tracing::info!(
-        shards = plan.shards.len(),
-        units = plan.units.len(),
-        rows = plan.rows(),
-        model = plan.model.name,
-        device = model.device_class(),
-        "starting {}",
-        plan.pipeline.name
-    );
+    plan.output_state()?;
+    let mut model = model::load(&plan.pipeline.model, &files).map_err(Failure::plan)?;
+    // The device holds the weights now.
+    drop(files);
     if let Some(limit) = args.limit {
         tracing::info!(
             "--limit {limit} is part of the plan: an output made with another limit is another output"

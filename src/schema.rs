@@ -31,7 +31,7 @@ pub const TABLE_KEY: &str = "blt_pipeline.table";
 /// An output table; each has a folder of its name in the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
-    /// A row a source row.
+    /// A row a document.
     Documents,
     /// A row a patch with at least one byte.
     Patches,
@@ -306,7 +306,9 @@ pub fn describe(table: Table) -> Value {
         }));
     }
     let rows = match table {
-        Table::Documents => "a row a source row, in source order within a file",
+        Table::Documents => {
+            "a row a document, in source order within a file: a source row that is neither filtered nor in quarantine"
+        }
         Table::Patches => "a row a patch that holds at least one byte; documents and patches in order",
         Table::Bytes => "a row a byte, only for sink.embeddings = \"byte\"; documents and bytes in order",
         Table::Quarantine => "a row a source row that could not be processed",

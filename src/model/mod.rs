@@ -92,32 +92,48 @@ pub fn open(weights: &config::Weights) -> Result<ModelFiles, ModelError> {
     match weights {
         config::Weights::Embedded => ModelFiles::embedded(),
         config::Weights::Path(path) => ModelFiles::open(path),
-        config::Weights::Hub { repo, .. } => Err(ModelError::Unsupported(format!(
-            "model.weights: this build does not fetch from the Hub; download config.json and model.safetensors \
-             of {repo} into a folder and name that folder"
-        ))),
+        config::Weights::Hub { repo, .. } => Err(hub_unsupported(repo)),
     }
 }
 
-/// Puts the model on the device that `settings` name.
-///
-/// # Errors
-/// When this build has no such device or precision.
-pub fn load(settings: &config::Model, files: ModelFiles) -> Result<Box<dyn EntropyModel>, ModelError> {
+fn hub_unsupported(repo: &str) -> ModelError {
+    ModelError::Unsupported(format!(
+        "model.weights: this build does not fetch from the Hub; download config.json and model.safetensors of \
+         {repo} into a folder and name that folder"
+    ))
+}
+
+/// What `settings` ask for that this build does not have.
+pub fn unsupported(settings: &config::Model) -> Vec<ModelError> {
     use config::{Device, Precision};
+    let mut problems = Vec::new();
+    if let config::Weights::Hub { repo, .. } = &settings.weights {
+        problems.push(hub_unsupported(repo));
+    }
     if !matches!(settings.device, Device::Auto | Device::Cpu) {
         let device = settings.device.name();
-        return Err(ModelError::Unsupported(format!(
+        problems.push(ModelError::Unsupported(format!(
             "model.device = {device:?}: this build computes on the CPU only; use \"cpu\" or \"auto\""
         )));
     }
     if !matches!(settings.precision, Precision::Auto | Precision::F32) {
         let precision = settings.precision.name();
-        return Err(ModelError::Unsupported(format!(
+        problems.push(ModelError::Unsupported(format!(
             "model.precision = {precision:?}: on a CPU the model runs in f32; use \"f32\" or \"auto\""
         )));
     }
-    Ok(Box::new(BurnModel::load(&files)?))
+    problems
+}
+
+/// Puts the model on the device that `settings` name.
+///
+/// # Errors
+/// The first of what is [`unsupported`], and when the device cannot be had.
+pub fn load(settings: &config::Model, files: &ModelFiles) -> Result<Box<dyn EntropyModel>, ModelError> {
+    match unsupported(settings).into_iter().next() {
+        Some(problem) => Err(problem),
+        None => Ok(Box::new(BurnModel::load(files)?)),
+    }
 }
 
 /// Checks what [`EntropyModel::score`] promises to refuse.

@@ -84,10 +84,10 @@ pub fn run(
     display: &Display,
 ) -> Result<Summary, RunError> {
     let started = Instant::now();
-    let folder = plan.output_folder()?;
-    let output = Output::open(&folder, &plan.record, &plan.fingerprint)?;
+    let folder = plan.output_folder();
+    let output = Output::open(folder, &plan.record, &plan.fingerprint)?;
     let before = output.progress()?;
-    let mut summary = Summary::new(plan, &folder);
+    let mut summary = Summary::new(plan, folder);
     if before.finished {
         summary.ending = Ending::FinishedBefore;
         summary.total = total(before.committed.values());
@@ -95,12 +95,22 @@ pub fn run(
     }
     let pending: Vec<Arc<Unit>> =
         plan.units.iter().filter(|u| !before.committed.contains_key(&u.id.to_string())).cloned().collect();
+    tracing::info!(
+        shards = plan.shards.len(),
+        units = pending.len(),
+        rows = pending.iter().map(|u| u.rows.end - u.rows.start).sum::<u64>(),
+        committed_before = before.committed.len(),
+        model = plan.model.name,
+        device = model.device_class(),
+        "running {}",
+        plan.pipeline.name
+    );
     let stats = Stats::new(plan, &pending);
     let control = Control::new(stop);
     let mut engine = Engine {
         plan,
         output: &output,
-        encoder: Encoder::new(&folder, plan.recipe.tables.clone(), plan.zstd_level())?,
+        encoder: Encoder::new(folder, plan.recipe.tables.clone(), plan.zstd_level())?,
         control: &control,
         stats: &stats,
         n_committed: before.committed.len(),

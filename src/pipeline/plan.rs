@@ -1,7 +1,12 @@
 //! Freezes a pipeline file, the source's footers and the model's facts into a [`Plan`]: shards, units, recipe
 //! and fingerprint. Runs nothing.
 
-use std::{collections::BTreeMap, ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use arrow::datatypes::{Field, Fields};
 use serde_json::Value;
@@ -13,12 +18,12 @@ use super::{
     summary::{megabytes, thousands},
 };
 use crate::{
-    config::{Compression, EmbeddingDtype, Embeddings, Pipeline, Weights},
+    config::{Compression, EmbeddingDtype, Embeddings, Pipeline, Precision, Weights},
     data::{Boundary, PatchRule, Unit, UnitId},
-    model::ModelInfo,
+    model::{self, ModelInfo},
     schema::{SCHEMA_VERSION, Table, TableOptions},
     sink::{Output, PlanRecord, ShardEntry},
-    source::{Identity, RowReader, Shard, ShardFile, cut, list_shards, open_shard},
+    source::{self, Identity, RowReader, Shard, ShardFile, cut, list_shards, open_shard},
 };
 
 /// Tokens of a full batch on a CPU, unless the context is longer: larger ones are no faster there.
@@ -109,9 +114,10 @@ pub struct Plan {
     pub overlap: usize,
     /// Tokens of a full batch.
     pub batch_tokens: usize,
+    output_folder: PathBuf,
     /// What the output is identified by.
     pub record: PlanRecord,
-    /// SHA-256, hex, of the record.
+    /// SHA-256, hex, of the record's schema version and meaning.
     pub fingerprint: String,
 }
 
@@ -122,12 +128,7 @@ impl Plan {
     /// [`RunError::Plan`] when the source has no such files or columns, or a key does not go together with
     /// the model or with this build.
     pub fn freeze(pipeline: Pipeline, model: ModelFacts) -> Result<Plan, RunError> {
-        if pipeline.source.filter.is_some() {
-            return Err(RunError::Plan(
-                "source.where: this build has no row filter; leave the key out, or filter the shards beforehand"
-                    .into(),
-            ));
-        }
+        Self::check_supported(&pipeline)?;
         let (context, overlap, batch_tokens) = lengths(&pipeline, &model)?;
         let files = list_shards(&pipeline.source.uris).map_err(|error| RunError::Plan(error.to_string()))?;
         let shards = files
@@ -152,9 +153,11 @@ impl Plan {
                 carried: carried_fields(&shards)?,
             },
         };
-        let record = record(&pipeline, &model, &recipe.rule, context, &shards, &units);
+        let record = record(&pipeline, &model, &recipe.rule, (context, batch_tokens), &shards, &units);
         let fingerprint = fingerprint(&record)?;
+        let output_folder = output_folder(&pipeline.sink.uri).map_err(RunError::Plan)?;
         Ok(Plan {
+            output_folder,
             pipeline,
             model,
             shards,
@@ -168,19 +171,35 @@ impl Plan {
         })
     }
 
-    /// Folder of the output.
+    /// Checks that this build has all that `pipeline` asks for, before anything is opened.
     ///
     /// # Errors
-    /// [`RunError::Plan`] when `sink.uri` has a scheme that this build does not write.
-    pub fn output_folder(&self) -> Result<PathBuf, RunError> {
-        let uri = &self.pipeline.sink.uri;
-        match uri.split_once("://") {
-            None => Ok(uri.into()),
-            Some(("file", path)) => Ok(path.into()),
-            Some((scheme, _)) => Err(RunError::Plan(format!(
-                "sink.uri = {uri:?}: this build writes to local folders only, not {scheme}://"
-            ))),
+    /// [`RunError::Plan`] with everything that is missing, a line each.
+    pub fn check_supported(pipeline: &Pipeline) -> Result<(), RunError> {
+        let mut problems: Vec<String> =
+            pipeline.source.uris.iter().filter_map(|uri| source::unsupported(uri)).collect();
+        if pipeline.source.filter.is_some() {
+            problems.push(
+                "source.where: this build has no row filter; leave the key out, or filter the shards beforehand"
+                    .into(),
+            );
         }
+        problems.extend(model::unsupported(&pipeline.model).iter().map(ToString::to_string));
+        problems.extend(output_folder(&pipeline.sink.uri).err());
+        if problems.is_empty() { Ok(()) } else { Err(RunError::Plan(problems.join("\n"))) }
+    }
+
+    /// Folder of the output.
+    pub fn output_folder(&self) -> &Path {
+        &self.output_folder
+    }
+
+    /// How far the output is, in words; writes nothing.
+    ///
+    /// # Errors
+    /// [`RunError::Sink`] when it holds something else or cannot be read.
+    pub fn output_state(&self) -> Result<String, RunError> {
+        Ok(Output::inspect(&self.output_folder, &self.record, &self.fingerprint)?)
     }
 
     /// Level of zstd, if the tables are compressed.
@@ -257,18 +276,15 @@ impl Plan {
     /// What a run would read and write, for people.
     ///
     /// # Errors
-    /// As [`output_folder`](Self::output_folder), and when the output cannot be read.
+    /// As [`output_state`](Self::output_state).
     pub fn describe(&self) -> Result<String, RunError> {
-        let folder = self.output_folder()?;
-        let state = Output::inspect(&folder, &self.record, &self.fingerprint)?;
+        let state = self.output_state()?;
         let mut text = format!("{}\n", self.pipeline.name);
         let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<12}{value}\n"));
         line("source", self.pipeline.source.uris.join(", "));
         line("shards", self.shards.len().to_string());
-        line(
-            "units",
-            format!("{} of about {}", self.units.len(), megabytes(self.pipeline.sink.unit_bytes.get())),
-        );
+        let unit_bytes = self.pipeline.sink.unit_bytes.get();
+        line("units", format!("{}, of about {} of content at most", self.units.len(), megabytes(unit_bytes)));
         line("rows", thousands(self.rows()));
         line("content", megabytes(self.content_bytes()));
         let model = &self.model;
@@ -281,7 +297,7 @@ impl Plan {
             format!("{} ({} tokens a batch)", self.pipeline.model.device.name(), self.batch_tokens),
         );
         line("patches", self.describe_rule());
-        line("output", format!("{} ({state})", folder.display()));
+        line("output", format!("{} ({state})", self.output_folder.display()));
         for (table, bytes) in self.output_bytes() {
             line("", format!("{:<12}about {}", table.name(), megabytes(bytes)));
         }
@@ -315,6 +331,16 @@ impl Plan {
     /// The threshold that the patch rule uses, if it does, nats.
     pub fn threshold(&self) -> Option<f32> {
         threshold(&self.recipe.rule)
+    }
+}
+
+fn output_folder(uri: &str) -> Result<PathBuf, String> {
+    match uri.split_once("://") {
+        None => Ok(uri.into()),
+        Some(("file", path)) => Ok(path.into()),
+        Some((scheme, _)) => {
+            Err(format!("sink.uri = {uri:?}: this build writes to local folders only, not {scheme}://"))
+        }
     }
 }
 
@@ -423,19 +449,22 @@ fn record(
     pipeline: &Pipeline,
     model: &ModelFacts,
     rule: &PatchRule,
-    context: usize,
+    (context, batch_tokens): (usize, usize),
     shards: &[PlannedShard],
     units: &[Arc<Unit>],
 ) -> PlanRecord {
     let mut meaning: BTreeMap<String, Value> = pipeline.meaning().into_iter().collect();
     meaning.insert("model.sha256".into(), model.sha256.clone().into());
+    // On a CPU the model runs in f32, asked or not.
+    meaning.insert("model.precision".into(), Precision::F32.name().into());
     meaning.insert("model.context".into(), context.into());
+    meaning.insert("model.batch_tokens".into(), batch_tokens.into());
     meaning.insert("patch.threshold".into(), threshold(rule).into());
     let entry = |(index, shard): (usize, &PlannedShard)| {
         let own = || units.iter().filter(|u| u.id.shard as usize == index);
-        let identity = match shard {
-            PlannedShard::Ready(shard) => &shard.identity,
-            PlannedShard::Broken { identity, .. } => identity,
+        let (identity, unreadable) = match shard {
+            PlannedShard::Ready(shard) => (&shard.identity, false),
+            PlannedShard::Broken { identity, .. } => (identity, true),
         };
         ShardEntry {
             source_file: shard.file().source_file.clone(),
@@ -443,13 +472,16 @@ fn record(
             footer_sha256: identity.footer_sha256.clone(),
             rows: own().map(|u| u.rows.end - u.rows.start).sum(),
             units: own().count() as u32,
+            unreadable,
         }
     };
     let shards = shards.iter().enumerate().map(entry).collect();
     PlanRecord { schema_version: SCHEMA_VERSION.into(), meaning, shards }
 }
 
+/// Of what is done, not of what it is done to: each shard has its own identity beside it.
 fn fingerprint(record: &PlanRecord) -> Result<String, RunError> {
-    let canonical = serde_json::to_vec(record).map_err(|error| RunError::Plan(error.to_string()))?;
+    let canonical = serde_json::to_vec(&(&record.schema_version, &record.meaning))
+        .map_err(|error| RunError::Plan(error.to_string()))?;
     Ok(format!("{:x}", Sha256::digest(canonical)))
 }

@@ -120,12 +120,29 @@ pub(crate) fn megabytes(bytes: u64) -> String {
     }
 }
 
+impl Summary {
+    fn fmt_time(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rate = megabytes((self.run.bytes as f64 / self.seconds) as u64);
+        writeln!(f, "  time        {:.1} s, {rate}/s", self.seconds)?;
+        for StageSeconds { name, threads, busy, starved, blocked } in &self.stages {
+            writeln!(
+                f,
+                "    {name:<12}{busy:>8.2} s busy {starved:>8.2} s waiting for input {blocked:>8.2} s for room   ×{threads}"
+            )?;
+        }
+        if let Some((stage, share)) = self.bottleneck() {
+            writeln!(f, "  bottleneck  {} (busy {:.0}% of the time)", stage.name, 100.0 * share)?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ending = match self.ending {
             Ending::Finished => "finished",
             Ending::FinishedBefore => "was finished before, nothing to do",
-            Ending::Incomplete => "is incomplete: some units failed; the same command tries them again",
+            Ending::Incomplete => "is incomplete; the same command tries again what failed",
             Ending::Interrupted => "was interrupted; the same command goes on from here",
         };
         writeln!(f, "{} {ending}", self.name)?;
@@ -164,19 +181,8 @@ impl fmt::Display for Summary {
                 thousands(self.total.bytes)
             )?;
         }
-        if self.seconds > 0.0 {
-            let rate = megabytes((counts.bytes as f64 / self.seconds) as u64);
-            writeln!(f, "  time        {:.1} s, {rate}/s", self.seconds)?;
-        }
-        for stage in &self.stages {
-            writeln!(
-                f,
-                "    {:<12}{:>8.2} s busy {:>8.2} s waiting for input {:>8.2} s for room   ×{}",
-                stage.name, stage.busy, stage.starved, stage.blocked, stage.threads
-            )?;
-        }
-        if let Some((stage, share)) = self.bottleneck() {
-            writeln!(f, "  bottleneck  {} (busy {:.0}% of the time)", stage.name, 100.0 * share)?;
+        if counts.rows > 0 && self.seconds > 0.0 {
+            self.fmt_time(f)?;
         }
         for failure in &self.failures {
             let (name, file, stage) = (&failure.name, &failure.source_file, failure.stage);

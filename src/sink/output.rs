@@ -44,7 +44,13 @@ impl Output {
         refuse_file(root)?;
         let path = root.join("_blt/plan.json");
         match read_json::<PlanRecord>(&path)? {
-            Some(existing) => refuse_other_plan(root, &existing, plan)?,
+            Some(existing) => {
+                refuse_other_plan(root, &existing, plan)?;
+                if existing != *plan {
+                    // A shard that could not be read was repaired; nothing is committed of it yet.
+                    replace_json(&path, plan)?;
+                }
+            }
             None => {
                 refuse_foreign_folder(root)?;
                 for folder in ["_blt/commits", "_blt/failed"] {
@@ -276,6 +282,7 @@ fn differences(old: &PlanRecord, new: &PlanRecord) -> Vec<String> {
         match (was.get(name), is.get(name)) {
             (Some(_), None) => found.push(format!("shard {name} is gone")),
             (None, Some(_)) => found.push(format!("shard {name} is new")),
+            (Some(a), Some(_)) if a.unreadable => {}
             (Some(a), Some(b)) if (a.bytes, &a.footer_sha256) != (b.bytes, &b.footer_sha256) => {
                 found.push(format!("shard {name} changed ({} bytes, now {})", a.bytes, b.bytes));
             }

@@ -30,6 +30,9 @@ pub struct ShardEntry {
     pub rows: u64,
     /// Units they are cut into.
     pub units: u32,
+    /// Whether its footer could not be read: then it may be replaced by one that can.
+    #[serde(default)]
+    pub unreadable: bool,
 }
 
 /// A file that belongs to a committed unit.

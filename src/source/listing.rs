@@ -46,17 +46,23 @@ pub fn list_shards(uris: &[String]) -> Result<Vec<ShardFile>, SourceError> {
     Ok(shards.into_iter().map(|(source_file, path)| ShardFile { path, source_file }).collect())
 }
 
+/// Why this build cannot read `uri`, if it cannot.
+pub fn unsupported(uri: &str) -> Option<String> {
+    match uri.split_once("://") {
+        None | Some(("file", _)) => None,
+        Some((scheme, _)) => Some(format!(
+            "source.uri = {uri:?}: this build reads local files only, not {scheme}://; copy the shards to a local \
+             folder and name that"
+        )),
+    }
+}
+
 fn list(uri: &str) -> Result<Vec<ShardFile>, SourceError> {
     let plan_error = |problem: String| SourceError::Plan(format!("source.uri = {uri:?}: {problem}"));
     let pattern = match uri.split_once("://") {
         None => uri,
         Some(("file", path)) => path,
-        Some((scheme, _)) => {
-            return Err(plan_error(format!(
-                "this build reads local files only, not {scheme}://; copy the shards to a local folder and \
-                 name that"
-            )));
-        }
+        Some(_) => return Err(SourceError::Plan(unsupported(uri).unwrap_or_default())),
     };
     let path = Path::new(pattern);
     if path.is_dir() {

@@ -5,7 +5,7 @@ mod parquet;
 mod units;
 
 pub use self::{
-    listing::{ShardFile, list_shards},
+    listing::{ShardFile, list_shards, unsupported},
     parquet::{Identity, RowReader, Shard, open_shard},
     units::{RowGroup, cut},
 };
