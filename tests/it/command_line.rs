@@ -14,7 +14,8 @@ fn help_of_every_command_has_an_example_and_run_tells_the_exit_codes() {
         let example = format!("blt-pipeline {} ", command.join(" "));
         help.expect(0, &["Example", &example]);
     }
-    blt(&["--help"]).expect(0, &["0   done", "2   wrong usage", "65  bad input", "70  a defect", "75  interr"]);
+    blt(&["--help"])
+        .expect(0, &["0   done", "2   wrong usage", "65  bad input", "70  a defect", "75  interr"]);
     blt(&["run", "--help"]).expect(0, &["0 done, 2 bad plan, 65 bad input, 70 a defect, 75 interrupted"]);
 }
 
@@ -46,7 +47,9 @@ fn model_info_describes_any_model_and_says_what_is_wrong_with_the_rest() {
     blt(&["model", "info", &format!("{nano}/model.safetensors")]).expect(0, &["parameters    230336"]);
     blt(&["model", "info", "no/such/model"]).expect(2, &["failed to read no/such"]);
     let work = Work::new();
-    for (name, bytes) in [("config.json", &b"{}"[..]), ("model.safetensors", &b"\x08\0\0\0\0\0\0\0garbage!"[..])] {
+    for (name, bytes) in
+        [("config.json", &b"{}"[..]), ("model.safetensors", &b"\x08\0\0\0\0\0\0\0garbage!"[..])]
+    {
         std::fs::write(work.path(name), bytes).unwrap();
     }
     let folder = work.path("");
@@ -61,7 +64,8 @@ fn model_info_describes_any_model_and_says_what_is_wrong_with_the_rest() {
 fn the_hub_is_refused_by_name_until_this_build_reads_it() {
     blt(&["model", "info", "hf://facebook/blt-entropy"]).expect(2, &["does not fetch from the Hub"]);
     let fineweb = "pipelines/fineweb.toml";
-    blt(&["plan", fineweb]).expect(2, &["model.weights", "does not fetch from the Hub", "facebook/blt-entropy"]);
+    blt(&["plan", fineweb])
+        .expect(2, &["model.weights", "does not fetch from the Hub", "facebook/blt-entropy"]);
     blt(&["plan", fineweb, "--set", "model.weights=embedded"])
         .expect(2, &["source.uri", "local files only, not hf://", "copy the shards to a local folder"]);
 }
@@ -127,7 +131,10 @@ fn every_log_line_is_json_when_asked_for_even_the_last_error() {
 fn the_summary_tells_rows_bytes_patches_stages_bottleneck_and_how_to_read() {
     let work = Work::with(&["A keeper", "", "counts ships"]);
     let outcome = work.run(&["patch.mode=static", "patch.patch_size=5", "patch.max_patch_length=5"]);
-    outcome.expect(0, &["pipeline finished", "rows        3 read, 3 documents", "bytes       20, mean entropy "]);
+    outcome.expect(
+        0,
+        &["pipeline finished", "rows        3 read, 3 documents", "bytes       20, mean entropy "],
+    );
     // Tokens of 10, 2 and 14 in fives: 2, 1 and 3 patches, of which one holds no byte.
     outcome.expect(0, &["patches     5, 4.00 bytes each", "bottleneck  ", " (busy ", "output      "]);
     for stage in ["source", "pretokenize", "pack", "model", "patch", "encode", "commit"] {

@@ -58,7 +58,10 @@ fn every_type_of_content_gives_the_same_documents() {
         ("binary_view", Arc::new(BinaryViewArray::from(bytes()))),
         ("fixed_size_binary", Arc::new(fixed)),
         ("dictionary of strings", Arc::new(dictionary)),
-        ("dictionary of fixed_size_binary", Arc::new(DictionaryArray::<Int32Type>::new(keys, Arc::new(short)))),
+        (
+            "dictionary of fixed_size_binary",
+            Arc::new(DictionaryArray::<Int32Type>::new(keys, Arc::new(short))),
+        ),
         ("struct<bytes, path>", images(&[0, 1, 2, 2], Some(3), None)),
     ];
     for (name, column) in columns {

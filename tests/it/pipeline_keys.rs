@@ -141,8 +141,14 @@ fn carried_columns_stand_beside_the_documents_they_came_with() {
     let nested = StructArray::from(vec![(Arc::new(Field::new("language", DataType::Utf8, true)), inner)]);
     // Row 1 goes to quarantine, row 0 is a unit of its own.
     let texts = column("text", StringArray::from(vec![Some("a"), None, Some("c"), Some("d")]));
-    let columns =
-        [texts, strings("id", &["i0", "i1", "i2", "i3"]), url, score, column("list", list), column("meta", nested)];
+    let columns = [
+        texts,
+        strings("id", &["i0", "i1", "i2", "i3"]),
+        url,
+        score,
+        column("list", list),
+        column("meta", nested),
+    ];
     let source = RecordBatch::try_from_iter(columns.clone()).unwrap();
     work.shard("a.parquet", columns, 1);
     work.run(&[
@@ -206,14 +212,17 @@ fn a_smaller_context_changes_what_lies_past_it_and_an_overlap_less_so() {
     let overlapped = scored(&["model.context=128", "model.overlap=100"]).entropies;
     assert_eq!(whole.len(), cut.len());
     assert!(largest_difference(&whole[..128], &cut[..128]) < 1e-4);
-    let (without, with) =
-        (largest_difference(&whole[128..], &cut[128..]), largest_difference(&whole[128..], &overlapped[128..]));
+    let (without, with) = (
+        largest_difference(&whole[128..], &cut[128..]),
+        largest_difference(&whole[128..], &overlapped[128..]),
+    );
     // Three layers of 32 tokens look 93 tokens back: 100 of overlap hide the cut entirely.
     assert!(without > 1e-2, "{without}");
     assert!(with < 1e-4, "{with}");
     let work = Work::with(&["x"]);
     work.blt("run", &["--set", "model.context=8193"]).expect(2, &["model.context = 8193", "at most 8192"]);
-    work.blt("run", &["--set", "model.overlap=8192"]).expect(2, &["model.overlap = 8192", "below the context"]);
+    work.blt("run", &["--set", "model.overlap=8192"])
+        .expect(2, &["model.overlap = 8192", "below the context"]);
 }
 
 #[test]
@@ -309,7 +318,11 @@ fn sink_embeddings_choose_tables_and_columns() {
         ("byte", false, false, Some(true)),
     ] {
         let has = |table| columns(set, table).map(|names| names.iter().any(|n| n == "embedding"));
-        assert_eq!([has("documents"), has("patches"), has("bytes")], [Some(documents), Some(patches), bytes], "{set}");
+        assert_eq!(
+            [has("documents"), has("patches"), has("bytes")],
+            [Some(documents), Some(patches), bytes],
+            "{set}"
+        );
     }
 }
 
@@ -327,7 +340,9 @@ fn entropies_and_norms_can_be_left_out() {
     assert!(names("patches").iter().any(|n| n == "entropy_mean"));
     assert!(!names("patches").iter().any(|n| n == "norm_mean"));
     let table = work.table("patches").unwrap();
-    let DataType::FixedSizeList(item, 64) = table["embedding"].data_type().clone() else { panic!("no embedding") };
+    let DataType::FixedSizeList(item, 64) = table["embedding"].data_type().clone() else {
+        panic!("no embedding")
+    };
     assert_eq!(item.data_type(), &DataType::Float32);
 }
 

@@ -307,8 +307,7 @@ pub fn snapshot(out: &Path) -> BTreeMap<String, Vec<u8>> {
 #[track_caller]
 pub fn assert_sound(out: &Path) {
     use sha2::{Digest, Sha256};
-    let manifest: Value =
-        serde_json::from_slice(&fs::read(out.join("_blt/manifest.json")).unwrap()).unwrap();
+    let manifest: Value = serde_json::from_slice(&fs::read(out.join("_blt/manifest.json")).unwrap()).unwrap();
     let mut named: Vec<String> = Vec::new();
     for file in manifest["files"].as_array().unwrap() {
         let path = file["path"].as_str().unwrap();

@@ -105,7 +105,10 @@ fn documents_and_patches_equal_the_library() {
     assert_eq!(table.len(), documents.len());
     for (row, (document, (bytes, scores))) in table.iter().zip(documents.iter().zip(&scores)).enumerate() {
         assert_eq!((document.source_row, document.n_bytes), (row as u64, bytes.len() as u64));
-        assert_eq!((&*document.source_file, document.doc_id.as_str()), ("a.parquet", &*format!("a.parquet#{row}")));
+        assert_eq!(
+            (&*document.source_file, document.doc_id.as_str()),
+            ("a.parquet", &*format!("a.parquet#{row}"))
+        );
         assert_close(&document.entropies, &scores.entropies, 1e-4, "entropy");
         assert_close(&document.norms, scores.norms.as_ref().unwrap(), 1e-4, "norm");
         // From the written entropies, so that a difference in their last bit cannot move a patch.
@@ -115,7 +118,10 @@ fn documents_and_patches_equal_the_library() {
         for (start, length) in byte_spans(&document.patch_lengths) {
             let patch: &Row = &patches[next];
             assert_eq!((patch.source_row, &patch.doc_id), (document.source_row, &document.doc_id));
-            assert_eq!((numbers[next] as usize, patch.start, patch.length), (next - first, start as u64, length as u64));
+            assert_eq!(
+                (numbers[next] as usize, patch.start, patch.length),
+                (next - first, start as u64, length as u64)
+            );
             assert_eq!(patch.entropy_start, document.entropies[start]);
             assert_eq!(patch.entropy_mean, mean(&document.entropies[start..start + length]));
             assert_eq!(patch.norm_mean, mean(&document.norms[start + 1..=start + length]));
@@ -145,7 +151,9 @@ fn a_document_embedding_is_the_mean_over_its_bytes_and_null_without_any() {
     }
     let nulls = work.table("documents").unwrap()["embedding"].null_count();
     assert_eq!(nulls, 1, "the empty document's");
-    assert!(work.table("bytes").is_none() && work.table("patches").unwrap().column_by_name("embedding").is_none());
+    assert!(
+        work.table("bytes").is_none() && work.table("patches").unwrap().column_by_name("embedding").is_none()
+    );
 }
 
 #[test]
