@@ -166,9 +166,13 @@ pub fn source(
                     plan.open(unit, &rows)?
                 }
             };
-            let batch = open.read(unit.clone()).map_err(|error| error.to_string())?;
-            reader = Some(open);
-            Ok(batch)
+            if let Ok(batch) = open.read(unit.clone()) {
+                reader = Some(open);
+                return Ok(batch);
+            }
+            // The reader decodes ahead, so that the fault may be the next unit's: read this one alone.
+            let mut alone = plan.open(unit, std::slice::from_ref(&unit.rows))?;
+            alone.read(unit.clone()).map_err(|error| error.to_string())
         });
         // One message each way; the slot closes with the worker that holds its other end.
         let (done, slot) = bounded(1);

@@ -340,8 +340,14 @@ fn plain_field(plain: &Type, field: &Field) -> Arc<Field> {
 }
 
 /// Reads units of one shard, in order, in one pass over the file.
+///
+/// Row groups are decoded one by one: what is wrong with one of them must not reach the units of others.
 pub struct RowReader {
-    batches: ParquetRecordBatchReader,
+    file: File,
+    metadata: ArrowReaderMetadata,
+    projection: ProjectionMask,
+    groups: std::vec::IntoIter<GroupRows>,
+    batches: Option<ParquetRecordBatchReader>,
     pending: Option<RecordBatch>,
     next_row: u64,
     shard: Shard,
@@ -372,19 +378,13 @@ impl RowReader {
         let footer = Footer::read(&file, path)?;
         let columns = Columns::find(&footer, source, path).map_err(changed)?;
         let context = || format!("failed to read {}", path.display());
-        let batches = guarded(context, || {
-            let metadata = columns.binary_view(&footer)?;
-            let projection = columns.projection(metadata.parquet_schema());
-            let ranges = units.iter().map(|rows| rows.start as usize..rows.end as usize);
-            let selection = RowSelection::from_consecutive_ranges(ranges, shard.rows() as usize);
-            ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
-                .with_projection(projection)
-                .with_row_selection(selection)
-                .with_batch_size(batch_rows(&shard.row_groups))
-                .build()
-        })?;
+        let metadata = guarded(context, || columns.binary_view(&footer))?;
         Ok(RowReader {
-            batches,
+            file,
+            projection: columns.projection(metadata.parquet_schema()),
+            metadata,
+            groups: group_rows(&shard.row_groups, units).into_iter(),
+            batches: None,
             pending: None,
             next_row: units.first().map_or(0, |rows| rows.start),
             shard: shard.clone(),
@@ -448,12 +448,34 @@ impl RowReader {
 
     fn decode(&mut self) -> Result<RecordBatch, SourceError> {
         let context = self.context();
-        let batches = &mut self.batches;
-        let next = guarded(|| context.clone(), || batches.next().transpose())?;
-        match next {
-            Some(rows) if rows.num_rows() > 0 => Ok(rows),
-            _ => Err(SourceError::Data(format!("{context}: the file has fewer rows than its footer says"))),
+        loop {
+            if let Some(batches) = &mut self.batches {
+                let next = guarded(|| context.clone(), || batches.next().transpose())?;
+                if let Some(rows) = next.filter(|rows| rows.num_rows() > 0) {
+                    return Ok(rows);
+                }
+            }
+            match self.groups.next() {
+                Some(group) if group.first_row == self.next_row => {
+                    self.batches = Some(guarded(|| context.clone(), || self.decoder(group))?);
+                }
+                _ => {
+                    let problem = "the file has fewer rows than its footer says";
+                    return Err(SourceError::Data(format!("{context}: {problem}")));
+                }
+            }
         }
+    }
+
+    fn decoder(&self, group: GroupRows) -> Result<ParquetRecordBatchReader, ::parquet::errors::ParquetError> {
+        let rows = self.shard.row_groups[group.index].rows as usize;
+        let selection = RowSelection::from_consecutive_ranges(group.ranges.into_iter(), rows);
+        ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.try_clone()?, self.metadata.clone())
+            .with_projection(self.projection.clone())
+            .with_row_groups(vec![group.index])
+            .with_row_selection(selection)
+            .with_batch_size(batch_rows(&self.shard.row_groups))
+            .build()
     }
 
     fn carried(&self, rows: &RecordBatch) -> Result<RecordBatch, SourceError> {
@@ -510,6 +532,36 @@ impl RowReader {
         }
         Ok(())
     }
+}
+
+/// Rows of one row group that units ask for.
+struct GroupRows {
+    index: usize,
+    /// The first of them, counted in the file.
+    first_row: u64,
+    /// Counted in the row group.
+    ranges: Vec<Range<usize>>,
+}
+
+/// The row groups that hold rows of `units`, ranges in order that do not overlap.
+fn group_rows(row_groups: &[RowGroup], mut units: &[Range<u64>]) -> Vec<GroupRows> {
+    let mut selected = Vec::new();
+    let mut start = 0;
+    for (index, group) in row_groups.iter().enumerate() {
+        let end = start + group.rows;
+        while units.first().is_some_and(|rows| rows.end <= start) {
+            units = &units[1..];
+        }
+        let inside = units.iter().take_while(|rows| rows.start < end);
+        let inside = inside.map(|rows| rows.start.max(start)..rows.end.min(end));
+        let ranges: Vec<Range<usize>> =
+            inside.map(|rows| (rows.start - start) as usize..(rows.end - start) as usize).collect();
+        if let Some(first) = ranges.first() {
+            selected.push(GroupRows { index, first_row: start + first.start as u64, ranges });
+        }
+        start = end;
+    }
+    selected
 }
 
 fn batch_rows(row_groups: &[RowGroup]) -> usize {

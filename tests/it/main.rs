@@ -2,14 +2,19 @@
 // Clippy lets only functions marked #[test] unwrap, not what they call.
 #![allow(clippy::unwrap_used)]
 
+mod bad_input;
 mod command_line;
 mod content_types;
+mod engine;
 mod golden;
+mod hard_files;
 mod packing;
 mod patches;
 mod pipeline_keys;
 mod quickstart;
 mod reference;
+mod signals;
+mod storage;
 mod support;
 mod tables;
 mod weights;
