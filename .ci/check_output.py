@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 output, source, content = sys.argv[1:]
 manifest = json.load(open(f"{output}/_blt/manifest.json"))
 
-on_disk = {os.path.relpath(p, output) for p in glob.glob(f"{output}/*/*")}
+on_disk = {os.path.relpath(p, output) for p in glob.glob(f"{output}/[!_]*/*")}
 assert on_disk == {f["path"] for f in manifest["files"]}, "files on disk and in the manifest differ"
 for entry in manifest["files"]:
     data = open(f"{output}/{entry['path']}", "rb").read()
