@@ -122,7 +122,7 @@ fn every_log_line_is_json_when_asked_for_even_the_last_error() {
             assert!(parsed["level"].is_string(), "{line}");
         }
     }
-    assert!(broken.stderr.contains("starting") && refused.stderr.contains("sink.norms was true"));
+    assert!(broken.stderr.contains("running pipeline") && refused.stderr.contains("sink.norms was true"));
     let text = work.blt("run", &[]);
     assert!(text.stderr.lines().all(|line| serde_json::from_str::<Value>(line).is_err()), "{}", text.stderr);
 }

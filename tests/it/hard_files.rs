@@ -10,7 +10,8 @@ use crate::support::{Work, prose, set_flags};
 /// The folder with the corpora that are too large for the repository.
 fn corpora() -> Option<PathBuf> {
     let folder = std::env::var_os("BLT_SHARED").map_or_else(|| "../shared".into(), PathBuf::from);
-    folder.join("data/hard/parquet-testing").is_dir().then_some(folder)
+    // The program runs in a folder of its own.
+    folder.join("data/hard/parquet-testing").is_dir().then(|| folder.canonicalize().unwrap())
 }
 
 /// Top-level columns as far as they can be told, and the default where they cannot.

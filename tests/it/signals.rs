@@ -10,7 +10,7 @@ use std::{
 use crate::support::{Work, assert_sound, files, prose, set_flags, snapshot};
 
 /// As DESIGN gives units in flight 10 s, and a busy machine its share.
-const GRACE: Duration = Duration::from_secs(14);
+const GRACE: Duration = Duration::from_secs(20);
 
 fn signal(child: &Child, name: &str) {
     let status = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
