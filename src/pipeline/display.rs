@@ -71,10 +71,19 @@ fn log(interval: Duration, stats: &Stats, done: &Receiver<()>) {
     }
 }
 
-/// Fill of each stage's input, `pack 1/5`.
+/// Fill of each stage's input, `pack 1/5`; threads with a queue each count together.
 fn queues(stats: &Stats) -> String {
-    let queues = stats.queues();
-    let fill = queues.iter().map(|q| format!("{} {}/{}", q.reader, q.waiting(), q.capacity));
+    let mut stages: Vec<(&str, usize, usize)> = Vec::new();
+    for queue in stats.queues() {
+        match stages.iter_mut().find(|(name, ..)| *name == queue.reader) {
+            None => stages.push((queue.reader, queue.waiting(), queue.capacity)),
+            Some((_, waiting, capacity)) => {
+                *waiting += queue.waiting();
+                *capacity += queue.capacity;
+            }
+        }
+    }
+    let fill = stages.iter().map(|(name, waiting, capacity)| format!("{name} {waiting}/{capacity}"));
     fill.collect::<Vec<_>>().join("  ")
 }
 
