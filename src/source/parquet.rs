@@ -135,7 +135,7 @@ impl Footer {
         let context = || format!("failed to read the footer of {}", path.display());
         guarded(context, || {
             let metadata = ParquetMetaDataReader::new()
-                .with_page_index_policy(PageIndexPolicy::Optional)
+                .with_page_index_policy(PageIndexPolicy::Skip)
                 .parse_and_finish(file)?;
             // Writers disagree with themselves at times; the Parquet types alone are enough then.
             let metadata = Arc::new(metadata);
