@@ -62,9 +62,16 @@ fn create_folder(folder: &Path) -> Result<(), SinkError> {
     fs::create_dir_all(folder).map_err(SinkError::io(folder))
 }
 
+const TEMPORARY: &str = ".tmp-";
+
 /// Name for a file that no reader should see yet.
 fn temporary(folder: &Path) -> PathBuf {
-    folder.join(format!(".tmp-{}", uuid::Uuid::new_v4()))
+    folder.join(format!("{TEMPORARY}{}", uuid::Uuid::new_v4()))
+}
+
+/// Whether it is a name that [`temporary`] gives.
+fn is_temporary(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes()))
 }
 
 /// Writes `value` as JSON to a temporary file beside `path` and syncs it.

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     CommitRecord, Counts, EncodedUnit, FailureRecord, Manifest, PlanRecord, SinkError, create_folder,
-    create_json, replace_json, sync_folder,
+    create_json, is_temporary, replace_json, sync_folder,
 };
 use crate::{
     data::UnitId,
@@ -219,6 +219,13 @@ impl Output {
         for table in Table::ALL {
             for path in list(&self.root.join(table.name()))? {
                 if !named.contains(&path) {
+                    remove_if_there(&path)?;
+                }
+            }
+        }
+        for folder in ["_blt", "_blt/commits", "_blt/failed"] {
+            for path in list(&self.root.join(folder))? {
+                if is_temporary(&path) {
                     remove_if_there(&path)?;
                 }
             }
