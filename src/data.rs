@@ -145,6 +145,8 @@ pub struct Unit {
     pub rows: Range<u64>,
     /// Uncompressed bytes of the content column, as the footer tells them.
     pub content_bytes: u64,
+    /// Uncompressed bytes of the carried columns, likewise.
+    pub carried_bytes: u64,
 }
 
 /// A row that no document comes from, and why.
@@ -275,6 +277,6 @@ pub struct PatchedUnit {
     pub patch_lengths_per_document: Vec<usize>,
     /// Patches that hold at least one byte.
     pub patches: PatchColumns,
-    /// A row a document with bytes, a patch, or a byte, as `sink.embeddings` says.
+    /// A row a document (zeros for one without bytes), a patch, or a byte, as `sink.embeddings` says.
     pub embeddings: Option<EmbeddingValues>,
 }

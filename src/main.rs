@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
@@ -157,12 +158,17 @@ fn main() -> ExitCode {
     start_log(cli.log_format, bars.clone());
     // A panic reaches the user as the error of its unit or of the run, not as a stack of threads.
     std::panic::set_hook(Box::new(|info| tracing::debug!("{info}")));
-    let result = match &cli.command {
+    let dispatch = AssertUnwindSafe(|| match &cli.command {
         Command::Run(args) => run(args, cli.log_format, bars),
         Command::Plan(args) => show_plan(args).map(|()| 0),
         Command::Model { command: ModelCommand::Info { weights } } => show_model(weights).map(|()| 0),
         Command::Schema { name } => show_schema(*name).map(|()| 0),
-    };
+    });
+    let result = catch_unwind(dispatch).unwrap_or_else(|panic| {
+        let message =
+            format!("{}; this is a defect of blt-pipeline", pipeline::panic_message(panic.as_ref()));
+        Err(Failure { code: EXIT_INTERNAL, message })
+    });
     match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {

@@ -514,12 +514,24 @@ fn segments(batch: &SegmentedBatch) -> Result<ArrayRef, ArrowError> {
     list(Arc::new(values), batch.documents.iter().map(|d| d.segments.len()))
 }
 
-fn list(values: ArrayRef, lengths: impl Iterator<Item = usize>) -> Result<ArrayRef, ArrowError> {
-    let item = Arc::new(Field::new("item", values.data_type().clone(), false));
-    Ok(Arc::new(ListArray::try_new(item, OffsetBuffer::from_lengths(lengths), values, None)?))
+fn offsets(lengths: impl Iterator<Item = usize>) -> Result<OffsetBuffer<i32>, ArrowError> {
+    let mut end = 0i32;
+    let mut offsets = vec![0];
+    for length in lengths {
+        end = i32::try_from(length).ok().and_then(|n| end.checked_add(n)).ok_or_else(|| {
+            ArrowError::InvalidArgumentError("a unit of more than 2^31 tokens; lower sink.unit_bytes".into())
+        })?;
+        offsets.push(end);
+    }
+    Ok(OffsetBuffer::new(offsets.into()))
 }
 
-/// Where `present` tells which rows exist, rows that don't are given zeros under a null.
+fn list(values: ArrayRef, lengths: impl Iterator<Item = usize>) -> Result<ArrayRef, ArrowError> {
+    let item = Arc::new(Field::new("item", values.data_type().clone(), false));
+    Ok(Arc::new(ListArray::try_new(item, offsets(lengths)?, values, None)?))
+}
+
+/// A row for each run of `dim` values; null where `present` says so.
 fn fixed_size_list(
     values: ArrayRef,
     present: Option<NullBuffer>,

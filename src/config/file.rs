@@ -85,6 +85,7 @@ pub(super) struct SampleTable {
 pub(super) struct PretokenizeSection {
     /// Threads that pretokenize; 0 leaves the number to the machine.
     #[serde(default)]
+    #[schemars(range(max = 1024))]
     pub workers: u32,
     #[serde(default)]
     pub text: PretokenizeText,

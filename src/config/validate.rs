@@ -20,6 +20,9 @@ use super::{
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
+/// A unit is held as a whole, and its tokens fit an Arrow list.
+const MOST_UNIT_BYTES: u64 = 1 << 30;
+
 /// Arrow's lists count their values with 31 bits, and a document's tokens are its bytes, BOS and
 /// EOS.
 const MOST_DOCUMENT_BYTES: u64 = i32::MAX as u64 - 2;
@@ -242,6 +245,10 @@ fn sink(section: SinkSection, report: &mut Report<'_>) -> Sink {
         Some(size) => bytes(size, &["sink", "unit_bytes"], report),
         None => default_unit_bytes,
     };
+    if unit_bytes > MOST_UNIT_BYTES {
+        let message = format!("sink.unit_bytes is {unit_bytes}, but must be at most {MOST_UNIT_BYTES},");
+        report.add(&["sink", "unit_bytes"], message);
+    }
     Sink {
         uri: section.uri,
         embeddings: section.embeddings,

@@ -22,12 +22,13 @@ pub use self::{
     display::Display,
     meter::StageSeconds,
     plan::{ModelFacts, Plan, PlannedShard},
+    stages::panic_message,
     summary::{Ending, Failure, Summary},
 };
 use self::{
     control::{Budget, Control},
     meter::{Closed, Inlet, StageMeter, channel},
-    stages::{Blame, FailedUnit, Passed, WrittenUnit, panic_message},
+    stages::{Blame, FailedUnit, Passed, WrittenUnit},
     stats::Stats,
 };
 use crate::{
@@ -35,7 +36,7 @@ use crate::{
     data::Unit,
     model::EntropyModel,
     pretokenize::pretokenizer,
-    sink::{CommitRecord, Counts, Encoder, FailureRecord, Output, SinkError},
+    sink::{CommitRecord, Committed, Counts, Encoder, FailureRecord, Output, SinkError},
 };
 
 /// Why a run could not start or go on.
@@ -120,7 +121,9 @@ pub fn run(
     engine.check_quarantine();
     let result = display.show(&stats, || {
         let failed = engine.pass(&pending, model);
-        let again: Vec<Arc<Unit>> = failed.iter().map(|f| f.unit.clone()).collect();
+        let mut again: Vec<Arc<Unit>> = failed.iter().map(|f| f.unit.clone()).collect();
+        // They come as threads finish; readers want them in order.
+        again.sort_by_key(|unit| unit.id);
         for failure in &failed {
             tracing::warn!(unit = %failure.unit.id, stage = failure.stage, "will be tried again: {}", failure.reason);
         }
@@ -129,10 +132,11 @@ pub fn run(
     summary.run = engine.done;
     summary.total = engine.total;
     summary.stages = StageSeconds::merged(stats.stages().iter().map(|m| m.seconds()));
+    let failures = engine.record_failures(&result);
     if let Some(error) = control.failure() {
         return Err(error);
     }
-    summary.failures = engine.record_failures(&result)?;
+    summary.failures = failures?;
     summary.ending = if control.interrupted() && engine.n_committed < plan.units.len() {
         Ending::Interrupted
     } else if summary.failures.is_empty() && output.finalize(plan.units.iter().map(|u| u.id))? {
@@ -245,8 +249,14 @@ impl Engine<'_> {
                 });
             }
             drop((assembled_in, written_out));
-            // The calling thread commits.
-            self.commit(&meters.commit, &device_class, &written_in)
+            // The calling thread commits. The inlet is dropped before the scope waits for its threads.
+            let inlet = written_in;
+            let commit = AssertUnwindSafe(|| self.commit(&meters.commit, &device_class, &inlet));
+            catch_unwind(commit).unwrap_or_else(|panic| {
+                let message = panic_message(panic.as_ref()).to_owned();
+                control.fail(RunError::Panic { stage: "commit", message });
+                Vec::new()
+            })
         })
     }
 
@@ -258,8 +268,9 @@ impl Engine<'_> {
     ) -> Vec<FailedUnit> {
         let mut failed = Vec::new();
         while let Some(unit) = written.recv() {
-            let WrittenUnit { ticket, unit } = match unit {
-                Ok(unit) => unit,
+            // The ticket's share of the memory is given back once the unit is committed.
+            let (_ticket, unit) = match unit {
+                Ok(WrittenUnit { ticket, unit }) => (ticket, unit),
                 Err(failure) => {
                     failed.push(failure);
                     continue;
@@ -271,15 +282,18 @@ impl Engine<'_> {
             }
             let committed = meter.busy(|| self.output.commit(unit, device_class, self.plan.batch_tokens));
             match committed {
-                Ok(Some(record)) => {
+                Ok(Committed { record, ours }) => {
                     self.stats.committed(record.counts.rows);
-                    self.done.add(&record.counts);
                     self.total.add(&record.counts);
                     self.n_committed += 1;
-                    tracing::debug!(unit = %record.unit, rows = record.counts.rows, "committed");
+                    if ours {
+                        self.done.add(&record.counts);
+                        tracing::debug!(unit = %record.unit, rows = record.counts.rows, "committed");
+                    } else {
+                        tracing::info!(unit = %record.unit, "was committed by another process");
+                    }
                     self.check_quarantine();
                 }
-                Ok(None) => tracing::info!(unit = %ticket.unit.id, "was committed by another process"),
                 Err(error) => self.control.fail(error.into()),
             }
         }
@@ -300,18 +314,17 @@ impl Engine<'_> {
 
     fn record_failures(&self, failed: &[FailedUnit]) -> Result<Vec<Failure>, SinkError> {
         let mut failures = Vec::new();
-        for (index, shard) in self.plan.shards.iter().enumerate() {
-            if let PlannedShard::Broken { file, reason, .. } = shard {
-                failures.push(Failure {
-                    name: format!("{index:05}"),
-                    source_file: file.source_file.clone(),
-                    stage: "source",
-                    input: true,
-                    reason: reason.clone(),
-                });
-            }
+        for (index, file, reason) in self.plan.broken() {
+            failures.push(Failure {
+                name: format!("{index:05}"),
+                source_file: file.source_file.clone(),
+                stage: "source",
+                input: true,
+                reason: reason.into(),
+            });
         }
-        failures.extend(failed.iter().map(|f| Failure {
+        let undone = failed.iter().filter(|f| !self.output.is_committed(f.unit.id));
+        failures.extend(undone.map(|f| Failure {
             name: f.unit.id.to_string(),
             source_file: f.unit.source_file.to_string(),
             stage: f.stage,

@@ -30,7 +30,7 @@ use crate::{
 const CPU_BATCH_TOKENS: usize = 8192;
 /// A footer that claims more units than this is taken for corrupt before anything is allocated for them.
 const MAX_UNITS_PER_SHARD: u64 = 1 << 20;
-/// Bytes of text in a patch, on average, at the thresholds models are released with.
+/// Bytes of text in a patch, a little below the average at the thresholds models are released with.
 const BYTES_PER_PATCH: u64 = 4;
 
 /// What a plan needs to know of the model.
@@ -129,8 +129,10 @@ impl Plan {
     /// the model or with this build.
     pub fn freeze(pipeline: Pipeline, model: ModelFacts) -> Result<Plan, RunError> {
         Self::check_supported(&pipeline)?;
+        let output_folder = output_folder(&pipeline.sink.uri).map_err(RunError::Plan)?;
         let (context, overlap, batch_tokens) = lengths(&pipeline, &model)?;
-        let files = list_shards(&pipeline.source.uris).map_err(|error| RunError::Plan(error.to_string()))?;
+        let files = list_shards(&pipeline.source.uris, &output_folder)
+            .map_err(|error| RunError::Plan(error.to_string()))?;
         let shards = files
             .iter()
             .map(|file| match open_shard(file, &pipeline.source) {
@@ -155,7 +157,6 @@ impl Plan {
         };
         let record = record(&pipeline, &model, &recipe.rule, (context, batch_tokens), &shards, &units);
         let fingerprint = fingerprint(&record)?;
-        let output_folder = output_folder(&pipeline.sink.uri).map_err(RunError::Plan)?;
         Ok(Plan {
             output_folder,
             pipeline,
@@ -225,9 +226,24 @@ impl Plan {
     /// Bytes a unit holds at its most, from its rows to its encoded tables: an estimate from its content.
     pub fn memory_cost(&self, unit: &Unit) -> u64 {
         // Content twice, 8 bytes of scores a token, 40 of patch columns a patch; the same again encoded.
-        let columns = 2 + 8 + 40 / BYTES_PER_PATCH;
-        let embeddings = 2 * self.embedding_bytes(unit.content_bytes);
-        unit.content_bytes.saturating_mul(2 * columns).saturating_add(embeddings)
+        let columns = 2 + 8 + 40 / self.bytes_per_patch();
+        let scored = unit.content_bytes.saturating_mul(2 * columns);
+        let embeddings = self.embedding_bytes(unit.content_bytes).saturating_mul(2);
+        // Carried columns are read, taken from, and encoded; a row has names and numbers besides its content.
+        let carried = unit.carried_bytes.saturating_mul(3);
+        let rows = (unit.rows.end - unit.rows.start) * 256;
+        scored.saturating_add(embeddings).saturating_add(carried).saturating_add(rows)
+    }
+
+    /// What the rule says, or an estimate where the text decides.
+    fn bytes_per_patch(&self) -> u64 {
+        let rule = &self.recipe.rule;
+        let expected = match rule.boundary {
+            Boundary::Static { patch_size } | Boundary::TopK { patch_size } => patch_size.get().into(),
+            Boundary::Byte => 1,
+            _ => BYTES_PER_PATCH,
+        };
+        rule.max_patch_length.map_or(expected, |most| expected.min(most.get().into()))
     }
 
     fn embedding_bytes(&self, content_bytes: u64) -> u64 {
@@ -238,7 +254,7 @@ impl Plan {
         };
         let rows = match tables.embeddings {
             Embeddings::None | Embeddings::Document => 0,
-            Embeddings::Patch => content_bytes / BYTES_PER_PATCH,
+            Embeddings::Patch => content_bytes / self.bytes_per_patch(),
             Embeddings::Byte => content_bytes,
         };
         rows.saturating_mul(tables.dim as u64 * width)
@@ -260,7 +276,7 @@ impl Plan {
         let content = self.content_bytes();
         let tables = &self.recipe.tables;
         let float_lists = u64::from(tables.entropies) + u64::from(tables.norms);
-        let patches = content / BYTES_PER_PATCH;
+        let patches = content / self.bytes_per_patch();
         let embeddings = self.embedding_bytes(content) / 10 * 9;
         let at = |level: Embeddings| if tables.embeddings == level { embeddings } else { 0 };
         let mut sizes = vec![
@@ -301,10 +317,8 @@ impl Plan {
         for (table, bytes) in self.output_bytes() {
             line("", format!("{:<12}about {}", table.name(), megabytes(bytes)));
         }
-        for shard in &self.shards {
-            if let PlannedShard::Broken { reason, .. } = shard {
-                line("unreadable", reason.clone());
-            }
+        for (_, _, reason) in self.broken() {
+            line("unreadable", reason.to_owned());
         }
         text.push_str(&format!("  {:<12}{}", "fingerprint", self.fingerprint));
         Ok(text)
@@ -328,9 +342,17 @@ impl Plan {
         }
     }
 
-    /// The threshold that the patch rule uses, if it does, nats.
-    pub fn threshold(&self) -> Option<f32> {
-        threshold(&self.recipe.rule)
+    /// Shards that could not be read, with their index and why. Those that a limit ends before don't count.
+    pub(super) fn broken(&self) -> impl Iterator<Item = (usize, &ShardFile, &str)> {
+        let limit = self.pipeline.source.limit.map(|n| n.get());
+        let end = match self.units.last() {
+            Some(last) if limit == Some(self.rows()) => last.id.shard as usize,
+            _ => self.shards.len(),
+        };
+        self.shards.iter().enumerate().take(end).filter_map(|(index, shard)| match shard {
+            PlannedShard::Ready(_) => None,
+            PlannedShard::Broken { file, reason, .. } => Some((index, file, reason.as_str())),
+        })
     }
 }
 
@@ -381,7 +403,7 @@ fn lengths(pipeline: &Pipeline, model: &ModelFacts) -> Result<(usize, usize, usi
 }
 
 fn checked(shard: Shard, unit_bytes: u64) -> PlannedShard {
-    let claimed: u128 = shard.row_groups.iter().map(|g| u128::from(g.content_bytes)).sum();
+    let claimed: u128 = shard.row_groups.iter().map(|g| u128::from(g.weight())).sum();
     let rows: u128 = shard.row_groups.iter().map(|g| u128::from(g.rows)).sum();
     let parts = (claimed / u128::from(unit_bytes)).min(rows);
     if parts <= u128::from(MAX_UNITS_PER_SHARD) && rows <= u128::from(u32::MAX) * 1024 {
@@ -389,7 +411,7 @@ fn checked(shard: Shard, unit_bytes: u64) -> PlannedShard {
     }
     let path = shard.file.path.display();
     let reason = format!(
-        "failed to read the footer of {path}: it claims {rows} rows and {claimed} bytes of content; if that is \
+        "failed to read the footer of {path}: it claims {rows} rows and {claimed} bytes; if that is \
          true, raise sink.unit_bytes or split the file"
     );
     PlannedShard::Broken { file: shard.file, identity: shard.identity, reason }
@@ -403,18 +425,21 @@ fn units(shards: &[PlannedShard], unit_bytes: u64, limit: Option<u64>) -> Vec<Ar
             continue;
         };
         let source_file: Arc<str> = shard.file.source_file.as_str().into();
-        for (number, (mut rows, content_bytes)) in cut(&shard.row_groups, unit_bytes).into_iter().enumerate()
-        {
+        for (number, cut) in cut(&shard.row_groups, unit_bytes).into_iter().enumerate() {
             if left == 0 {
                 return units;
             }
-            let all = rows.end - rows.start;
+            let all = cut.rows.end - cut.rows.start;
             let taken = all.min(left);
-            rows.end = rows.start + taken;
             left -= taken;
-            let content_bytes = (u128::from(content_bytes) * u128::from(taken) / u128::from(all)) as u64;
-            let id = UnitId { shard: index as u32, unit: number as u32 };
-            units.push(Arc::new(Unit { id, source_file: source_file.clone(), rows, content_bytes }));
+            let share = |bytes: u64| (u128::from(bytes) * u128::from(taken) / u128::from(all)) as u64;
+            units.push(Arc::new(Unit {
+                id: UnitId { shard: index as u32, unit: number as u32 },
+                source_file: source_file.clone(),
+                rows: cut.rows.start..cut.rows.start + taken,
+                content_bytes: share(cut.content_bytes),
+                carried_bytes: share(cut.carried_bytes),
+            }));
         }
     }
     units

@@ -158,21 +158,8 @@ pub fn source(
         let ticket =
             Arc::new(Ticket { unit: unit.clone(), sequence, started: Instant::now(), _memory: memory });
         let read = attempt(meter, unit, Blame::Input, || {
-            let mut open = match reader.take() {
-                Some(open) => open,
-                None => {
-                    let rest = units[sequence..].iter().take_while(|u| u.id.shard == unit.id.shard);
-                    let rows: Vec<_> = rest.map(|u| u.rows.clone()).collect();
-                    plan.open(unit, &rows)?
-                }
-            };
-            if let Ok(batch) = open.read(unit.clone()) {
-                reader = Some(open);
-                return Ok(batch);
-            }
-            // The reader decodes ahead, so that the fault may be the next unit's: read this one alone.
-            let mut alone = plan.open(unit, std::slice::from_ref(&unit.rows))?;
-            alone.read(unit.clone()).map_err(|error| error.to_string())
+            let rest = units[sequence..].iter().take_while(|u| u.id.shard == unit.id.shard);
+            read_unit(plan, &mut reader, unit, rest)
         });
         // One message each way; the slot closes with the worker that holds its other end.
         let (done, slot) = bounded(1);
@@ -188,6 +175,34 @@ pub fn source(
         }
     }
     Ok(())
+}
+
+/// Reads `unit` with the shard's open reader, or with a new one for the `rest` of the shard's units, of which
+/// it is the first. After a failure no reader is left open.
+fn read_unit<'a>(
+    plan: &Plan,
+    reader: &mut Option<RowReader>,
+    unit: &Arc<Unit>,
+    rest: impl Iterator<Item = &'a Arc<Unit>>,
+) -> Result<RawBatch, String> {
+    let mut open = match reader.take() {
+        Some(open) => open,
+        None => plan.open(unit, &rest.map(|u| u.rows.clone()).collect::<Vec<_>>())?,
+    };
+    match open.read(unit.clone()) {
+        Ok(batch) => {
+            *reader = Some(open);
+            Ok(batch)
+        }
+        // It decodes ahead, so that the fault may be the next unit's: read this one alone.
+        Err(ahead) => {
+            let mut alone = plan.open(unit, std::slice::from_ref(&unit.rows))?;
+            alone.read(unit.clone()).map_err(|error| {
+                tracing::debug!(unit = %unit.id, "reading on failed with: {ahead}");
+                error.to_string()
+            })
+        }
+    }
 }
 
 /// Turns rows into documents, many units at once.
@@ -333,7 +348,7 @@ pub fn patch(
     assembled: &Outlet<Passed<AssembledUnit>>,
 ) -> Result<(), Closed> {
     let mut open: Option<Assembler> = None;
-    let mut failed_sequence = None;
+    let mut failed_unit = None;
     while let Some(batch) = scored.recv() {
         if control.halted() {
             open = None;
@@ -343,11 +358,14 @@ pub fn patch(
             Ok(batch) => batch,
             Err(failed) => {
                 open = None;
-                assembled.send(Err(failed))?;
+                // Of a unit that failed here, nobody needs to hear that the model failed it too.
+                if failed_unit != Some(failed.unit.id) {
+                    assembled.send(Err(failed))?;
+                }
                 continue;
             }
         };
-        if failed_sequence == Some(ticket.sequence) {
+        if failed_unit == Some(ticket.unit.id) {
             continue;
         }
         let step = attempt(meter, &ticket.unit, Blame::Program, || {
@@ -363,7 +381,7 @@ pub fn patch(
             Ok(None) => {}
             Ok(Some((unit, counts))) => assembled.send(Ok(AssembledUnit { ticket, unit, counts }))?,
             Err(failed) => {
-                failed_sequence = Some(ticket.sequence);
+                failed_unit = Some(ticket.unit.id);
                 assembled.send(Err(failed))?;
             }
         }

@@ -26,6 +26,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Counts, FileEntry, SinkError, create_folder, temporary};
 use crate::{
+    config::Embeddings,
     data::{PatchedUnit, Unit},
     schema::{self, Table, TableOptions},
 };
@@ -124,7 +125,7 @@ impl Encoder {
 
     fn write_to(&self, path: &Path, table: Table, batch: &RecordBatch) -> Result<(u64, String), SinkError> {
         let file = File::create_new(path).map_err(SinkError::io(path))?;
-        let hashed = HashingFile { file, hash: Sha256::new(), bytes: 0 };
+        let mut hashed = HashingFile { file, hash: Sha256::new(), bytes: 0 };
         let options = ArrowWriterOptions::new()
             .with_properties(self.properties(table, &batch.schema()))
             .with_skip_arrow_metadata(true);
@@ -136,14 +137,15 @@ impl Encoder {
             other => SinkError::Encode(format!("table {table}: {other}")),
         };
         let mut writer =
-            ArrowWriter::try_new_with_options(hashed, batch.schema(), options).map_err(failed)?;
-        let rows = slice_rows(table);
+            ArrowWriter::try_new_with_options(&mut hashed, batch.schema(), options).map_err(failed)?;
+        let rows = slice_rows(table, &self.options);
         for first in (0..batch.num_rows()).step_by(rows) {
             writer.write(&batch.slice(first, rows.min(batch.num_rows() - first))).map_err(failed)?;
         }
-        let written = writer.into_inner().map_err(failed)?;
-        written.file.sync_all().map_err(SinkError::io(path))?;
-        Ok((written.bytes, format!("{:x}", written.hash.finalize())))
+        // Not `into_inner`, which hides why the last bytes could not be written.
+        writer.close().map_err(failed)?;
+        hashed.file.sync_all().map_err(SinkError::io(path))?;
+        Ok((hashed.bytes, format!("{:x}", hashed.hash.finalize())))
     }
 
     fn properties(&self, table: Table, batch_schema: &Schema) -> WriterProperties {
@@ -167,13 +169,16 @@ impl Encoder {
     }
 }
 
-/// Rows handed to the Parquet writer in one go: it expands what it is handed, list levels above all. Fixed,
-/// since page boundaries depend on it.
-fn slice_rows(table: Table) -> usize {
-    match table {
-        Table::Documents | Table::Quarantine => 64,
-        Table::Patches | Table::Bytes => 1 << 15,
-    }
+/// Rows handed to the Parquet writer in one go: it expands what it is handed, levels of lists to 4 bytes a
+/// value, float16 to 46. Fixed by the plan, since page boundaries depend on it.
+fn slice_rows(table: Table, options: &TableOptions) -> usize {
+    const EMBEDDING_VALUES: usize = 1 << 18;
+    let embeddings = match table {
+        Table::Documents | Table::Quarantine => return 64,
+        Table::Patches => Embeddings::Patch,
+        Table::Bytes => Embeddings::Byte,
+    };
+    if options.embeddings == embeddings { (EMBEDDING_VALUES / options.dim).max(1) } else { 1 << 15 }
 }
 
 /// Floats are split into byte streams, since only their exponents repeat; counters are stored as

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 pub use self::{
     encode::{EncodedUnit, Encoder},
-    output::{Output, Progress},
+    output::{Committed, Output, Progress},
     record::{CommitRecord, Counts, FailureRecord, FileEntry, Manifest, PlanRecord, ShardEntry},
 };
 
@@ -26,9 +26,9 @@ pub enum SinkError {
     #[error("{0}")]
     Refused(String),
     /// The storage failed; the run can go on later.
-    #[error("failed to write {}: {error}{}", path.display(), remedy(error))]
+    #[error("storage failed at {}: {error}{}", path.display(), remedy(error))]
     Io {
-        /// What was being written.
+        /// What was being read or written.
         path: PathBuf,
         /// The storage's own words.
         error: io::Error,
@@ -58,8 +58,22 @@ fn sync_folder(folder: &Path) -> Result<(), SinkError> {
     File::open(folder).and_then(|f| f.sync_all()).map_err(SinkError::io(folder))
 }
 
+/// Creates `folder` and what is missing above it, each name synced.
 fn create_folder(folder: &Path) -> Result<(), SinkError> {
-    fs::create_dir_all(folder).map_err(SinkError::io(folder))
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = match folder.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    create_folder(parent)?;
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(SinkError::Io { path: folder.into(), error })
+        }
+        _ => sync_folder(parent),
+    }
 }
 
 const TEMPORARY: &str = ".tmp-";

@@ -27,6 +27,15 @@ pub struct Progress {
     pub finished: bool,
 }
 
+/// A unit that is committed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Committed {
+    /// The record that stands.
+    pub record: CommitRecord,
+    /// Whether this attempt made it.
+    pub ours: bool,
+}
+
 /// A local output folder that belongs to one plan.
 #[derive(Clone, Debug)]
 pub struct Output {
@@ -42,6 +51,10 @@ impl Output {
     /// or files that are no output; [`SinkError::Io`] when it cannot be read or written.
     pub fn open(root: &Path, plan: &PlanRecord, fingerprint: &str) -> Result<Output, SinkError> {
         refuse_file(root)?;
+        Self::open_folder(root, plan, fingerprint).map_err(|error| refusal(root, error))
+    }
+
+    fn open_folder(root: &Path, plan: &PlanRecord, fingerprint: &str) -> Result<Output, SinkError> {
         let path = root.join("_blt/plan.json");
         match read_json::<PlanRecord>(&path)? {
             Some(existing) => {
@@ -58,7 +71,7 @@ impl Output {
                 }
                 if !create_json(&path, plan)? {
                     // Another process came first; it may have brought another plan.
-                    return Self::open(root, plan, fingerprint);
+                    return Self::open_folder(root, plan, fingerprint);
                 }
                 sync_folder(root)?;
             }
@@ -72,6 +85,10 @@ impl Output {
     /// As [`open`](Self::open).
     pub fn inspect(root: &Path, plan: &PlanRecord, fingerprint: &str) -> Result<String, SinkError> {
         refuse_file(root)?;
+        Self::inspect_folder(root, plan, fingerprint).map_err(|error| refusal(root, error))
+    }
+
+    fn inspect_folder(root: &Path, plan: &PlanRecord, fingerprint: &str) -> Result<String, SinkError> {
         let Some(existing) = read_json::<PlanRecord>(&root.join("_blt/plan.json"))? else {
             refuse_foreign_folder(root)?;
             return Ok("new".into());
@@ -83,11 +100,6 @@ impl Output {
             true => "finished".into(),
             false => format!("{} of {units} units committed", progress.committed.len()),
         })
-    }
-
-    /// Folder of the output.
-    pub fn root(&self) -> &Path {
-        &self.root
     }
 
     /// Reads which units are committed.
@@ -123,10 +135,8 @@ impl Output {
         Ok(paths)
     }
 
-    /// Gives the files of `unit` their final names and creates its commit record.
-    ///
-    /// `None` when the unit had been committed before by another attempt: its work stands, this one's is
-    /// removed.
+    /// Gives the files of `unit` their final names and creates its commit record, unless another attempt has
+    /// committed the unit before: then that one's work stands and this one's is removed.
     ///
     /// # Errors
     /// [`SinkError::Io`]; the unit is not committed then.
@@ -135,11 +145,11 @@ impl Output {
         unit: EncodedUnit,
         device_class: &str,
         batch_tokens: usize,
-    ) -> Result<Option<CommitRecord>, SinkError> {
-        let id = unit.unit.id;
-        let path = self.record_path("commits", &id.to_string());
+    ) -> Result<Committed, SinkError> {
+        let id = unit.unit.id.to_string();
+        let path = self.record_path("commits", &id);
         let record = CommitRecord {
-            unit: id.to_string(),
+            unit: id,
             source_file: unit.unit.source_file.to_string(),
             row_start: unit.unit.rows.start,
             row_end: unit.unit.rows.end,
@@ -150,6 +160,33 @@ impl Output {
             batch_tokens,
             seconds: unit.started.elapsed().as_secs_f64(),
         };
+        let published = match read_json::<CommitRecord>(&path)? {
+            Some(_) => Ok(false),
+            None => self.publish(&unit, &record, &path),
+        };
+        if let Ok(true) = published {
+            remove_if_there(&self.record_path("failed", &record.unit))?;
+            return Ok(Committed { record, ours: true });
+        }
+        unit.discard();
+        // Whoever finishes the output removes what no record names, also from under an attempt that is still
+        // at work: then there is a record by now.
+        match (read_json::<CommitRecord>(&path)?, published) {
+            (Some(winner), _) => {
+                for file in record.files.iter().filter(|file| !winner.files.contains(file)) {
+                    remove_if_there(&self.root.join(&file.path))?;
+                }
+                Ok(Committed { record: winner, ours: false })
+            }
+            (None, Err(error)) => Err(error),
+            (None, Ok(_)) => {
+                Err(SinkError::Refused(format!("{} vanished while it was read", path.display())))
+            }
+        }
+    }
+
+    /// Whether the record could be created: it may be there already.
+    fn publish(&self, unit: &EncodedUnit, record: &CommitRecord, path: &Path) -> Result<bool, SinkError> {
         for (temporary, file) in &unit.files {
             let path = self.root.join(&file.path);
             fs::rename(temporary, &path).map_err(SinkError::io(&path))?;
@@ -157,16 +194,12 @@ impl Output {
         for table in unit.files.iter().map(|(_, file)| &file.table) {
             sync_folder(&self.root.join(table))?;
         }
-        if create_json(&path, &record)? {
-            remove_if_there(&self.record_path("failed", &record.unit))?;
-            return Ok(Some(record));
-        }
-        let winner: CommitRecord = read_json(&path)?
-            .ok_or_else(|| SinkError::Refused(format!("{} vanished while it was read", path.display())))?;
-        for file in record.files.iter().filter(|file| !winner.files.contains(file)) {
-            remove_if_there(&self.root.join(&file.path))?;
-        }
-        Ok(None)
+        create_json(path, record)
+    }
+
+    /// Whether the unit has a commit record.
+    pub fn is_committed(&self, unit: UnitId) -> bool {
+        self.record_path("commits", &unit.to_string()).is_file()
     }
 
     fn record_path(&self, kind: &str, name: &str) -> PathBuf {
@@ -223,14 +256,30 @@ impl Output {
                 }
             }
         }
-        for folder in ["_blt", "_blt/commits", "_blt/failed"] {
+        // Not those in `_blt` itself: another process may be writing its manifest there.
+        for folder in ["_blt/commits", "_blt/failed"] {
             for path in list(&self.root.join(folder))? {
-                if is_temporary(&path) {
+                // Nothing failed in the end.
+                if is_temporary(&path) || folder == "_blt/failed" {
                     remove_if_there(&path)?;
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// A failure of the storage that waiting does not cure speaks against the folder.
+fn refusal(root: &Path, error: SinkError) -> SinkError {
+    use io::ErrorKind::{NotADirectory, PermissionDenied, Unsupported};
+    match error {
+        SinkError::Io { path, error }
+            if matches!(error.kind(), NotADirectory | PermissionDenied | Unsupported) =>
+        {
+            let (root, path) = (root.display(), path.display());
+            SinkError::Refused(format!("sink.uri: {root} cannot be an output: {path}: {error}"))
+        }
+        other => other,
     }
 }
 

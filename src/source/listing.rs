@@ -21,29 +21,47 @@ pub struct ShardFile {
 }
 
 /// Files of `uris`, sorted by `source_file`: a path names one file, a folder all `*.parquet` files below
-/// it, a glob (`*`, `**`, `?`, `[…]`, `{a,b}`; `*` stays within a folder) what it matches.
+/// it, a glob (`*`, `**`, `?`, `[…]`, `{a,b}`; `*` stays within a folder) what it matches. Hidden files, and
+/// those below `output`, are left out.
 ///
 /// # Errors
-/// [`SourceError::Plan`] when a URI matches nothing, has a scheme this build does not read, or when two
-/// different files would have the same name.
-pub fn list_shards(uris: &[String]) -> Result<Vec<ShardFile>, SourceError> {
-    let mut shards: BTreeMap<String, PathBuf> = BTreeMap::new();
+/// [`SourceError::Plan`] when a URI matches nothing, has a scheme this build does not read, when two
+/// different files would have the same name, or one file two names.
+pub fn list_shards(uris: &[String], output: &Path) -> Result<Vec<ShardFile>, SourceError> {
+    let output = output.canonicalize().ok();
+    let mut by_name: BTreeMap<String, (PathBuf, PathBuf)> = BTreeMap::new();
+    let mut by_path: BTreeMap<PathBuf, String> = BTreeMap::new();
     for uri in uris {
-        for file in list(uri)? {
-            if let Some(other) = shards.insert(file.source_file.clone(), file.path.clone())
-                && other != file.path
-            {
-                return Err(SourceError::Plan(format!(
-                    "source.uri: {} and {} would both be called {} in the output; name a folder above both, \
-                     with a glob",
-                    other.display(),
-                    file.path.display(),
-                    file.source_file
-                )));
+        for ShardFile { path, source_file } in list(uri)? {
+            let failed = |error| SourceError::Plan(format!("failed to open {}: {error}", path.display()));
+            let real = path.canonicalize().map_err(failed)?;
+            if output.as_ref().is_some_and(|output| real.starts_with(output)) {
+                continue;
             }
+            let refused = |problem: String| Err(SourceError::Plan(format!("source.uri: {problem}")));
+            match by_name.get(&source_file) {
+                Some((_, known)) if *known == real => continue,
+                Some((other, _)) => {
+                    return refused(format!(
+                        "{} and {} would both be called {source_file} in the output; name a folder above both, \
+                         with a glob",
+                        other.display(),
+                        path.display(),
+                    ));
+                }
+                None => {}
+            }
+            if let Some(name) = by_path.insert(real.clone(), source_file.clone()) {
+                return refused(format!(
+                    "{} would be read twice, as {name} and as {source_file}; name it once",
+                    path.display()
+                ));
+            }
+            by_name.insert(source_file, (path, real));
         }
     }
-    Ok(shards.into_iter().map(|(source_file, path)| ShardFile { path, source_file }).collect())
+    let shards = by_name.into_iter();
+    Ok(shards.map(|(source_file, (path, _))| ShardFile { path, source_file }).collect())
 }
 
 /// Why this build cannot read `uri`, if it cannot.
@@ -108,9 +126,21 @@ fn matches(base: &Path, pattern: &str) -> Result<Vec<ShardFile>, String> {
         .build()
         .map_err(|error| format!("not a valid glob: {error}"))?
         .compile_matcher();
+    // What lies deeper than the pattern reaches is not looked at: it may be vast, or not ours to read.
+    let depth = if pattern.contains("**") { usize::MAX } else { pattern.split('/').count() };
     let mut files = Vec::new();
-    for entry in WalkDir::new(base).follow_links(true) {
-        let entry = entry.map_err(|error| format!("failed to list {}: {error}", base.display()))?;
+    for entry in WalkDir::new(base).follow_links(true).max_depth(depth) {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => {
+                let below = error.path().and_then(|path| path.strip_prefix(base).ok());
+                // A link to nowhere beside the shards is no shard.
+                if below.is_some_and(|below| !glob.is_match(below) && !pattern.contains("**")) {
+                    continue;
+                }
+                return Err(format!("failed to list {}: {error}", base.display()));
+            }
+        };
         if !entry.file_type().is_file() {
             continue;
         }
@@ -149,7 +179,7 @@ mod tests {
 
     fn names(folder: &Path, uris: &[&str]) -> Result<Vec<String>, String> {
         let uris: Vec<String> = uris.iter().map(|u| format!("{}/{u}", folder.display())).collect();
-        let shards = list_shards(&uris).map_err(|error| error.to_string())?;
+        let shards = list_shards(&uris, Path::new("/nowhere")).map_err(|error| error.to_string())?;
         Ok(shards.into_iter().map(|s| s.source_file).collect())
     }
 
@@ -171,6 +201,17 @@ mod tests {
     }
 
     #[test]
+    fn other_files_beside_and_below_the_shards_do_not_matter() {
+        let folder = folder(&["a/1.parquet", "a/out/documents/2.parquet"]);
+        std::os::unix::fs::symlink("nowhere", folder.path().join("a/link")).unwrap();
+        assert_eq!(names(folder.path(), &["a/*.parquet"]), Ok(vec!["1.parquet".to_owned()]));
+        let all = vec![format!("{}/a/**/*.parquet", folder.path().display())];
+        std::fs::remove_file(folder.path().join("a/link")).unwrap();
+        let shards = list_shards(&all, &folder.path().join("a/out")).unwrap();
+        assert_eq!(shards.iter().map(|s| s.source_file.as_str()).collect::<Vec<_>>(), ["1.parquet"]);
+    }
+
+    #[test]
     fn what_is_not_there_is_named() {
         let folder = folder(&["a/1.parquet", "b/1.parquet"]);
         for (uris, part) in [
@@ -178,11 +219,13 @@ mod tests {
             (vec!["a/*.csv"], "matches *.csv"),
             (vec!["z/*.parquet"], "there is no folder"),
             (vec!["a/1.parquet", "b/1.parquet"], "would both be called 1.parquet"),
+            (vec!["a/1.parquet", "**/1.parquet"], "would be read twice"),
         ] {
             let error = names(folder.path(), &uris).unwrap_err();
             assert!(error.contains(part), "{error}");
         }
-        let error = list_shards(&["s3://bucket/x.parquet".into()]).unwrap_err().to_string();
+        let error =
+            list_shards(&["s3://bucket/x.parquet".into()], Path::new("/nowhere")).unwrap_err().to_string();
         assert!(error.contains("not s3://"), "{error}");
     }
 }

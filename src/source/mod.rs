@@ -7,7 +7,7 @@ mod units;
 pub use self::{
     listing::{ShardFile, list_shards, unsupported},
     parquet::{Identity, RowReader, Shard, open_shard},
-    units::{RowGroup, cut},
+    units::{Cut, RowGroup, cut},
 };
 
 /// Why shards or rows could not be had.

@@ -38,7 +38,7 @@ use crate::{
 
 /// Name of this station in the quarantine table.
 const STAGE: &str = "source";
-/// A batch is decoded in one go; this is what it should hold of the content column.
+/// A batch is decoded in one go; this is what it should hold.
 const TARGET_BATCH_BYTES: u64 = 1 << 20;
 const MAX_BATCH_ROWS: u64 = 1024;
 
@@ -64,13 +64,6 @@ pub struct Shard {
     pub carried: Fields,
 }
 
-impl Shard {
-    /// Rows of the file.
-    pub fn rows(&self) -> u64 {
-        self.row_groups.iter().map(|g| g.rows).sum()
-    }
-}
-
 /// Reads the footer of `file` and finds the columns that `source` names.
 ///
 /// # Errors
@@ -87,7 +80,7 @@ pub fn open_shard(
         Err(error) => return Ok(Err((identity, error))),
     };
     let columns = Columns::find(&footer, source, &file.path)?;
-    let row_groups = footer.row_groups(columns.content_leaf);
+    let row_groups = footer.row_groups(&columns);
     Ok(Ok(Shard { file: file.clone(), identity, row_groups, carried: columns.carried }))
 }
 
@@ -165,9 +158,12 @@ impl Footer {
         )))
     }
 
-    fn row_groups(&self, content_leaf: usize) -> Vec<RowGroup> {
+    fn row_groups(&self, columns: &Columns) -> Vec<RowGroup> {
+        let schema = self.metadata.file_metadata().schema_descr();
+        let is_carried = |leaf: &usize| columns.carry.contains(&schema.get_column_root_idx(*leaf));
+        let carried: Vec<usize> = (0..schema.num_columns()).filter(is_carried).collect();
         // A dictionary makes the column smaller than its values are; newer writers tell their size too.
-        let content_bytes = |column: &ColumnChunkMetaData| {
+        let bytes = |column: &ColumnChunkMetaData| {
             column.uncompressed_size().max(column.unencoded_byte_array_data_bytes().unwrap_or(0)).max(0)
                 as u64
         };
@@ -175,7 +171,8 @@ impl Footer {
         groups
             .map(|g| RowGroup {
                 rows: g.num_rows().max(0) as u64,
-                content_bytes: content_bytes(g.column(content_leaf)),
+                content_bytes: bytes(g.column(columns.content_leaf)),
+                carried_bytes: carried.iter().map(|&leaf| bytes(g.column(leaf))).fold(0, u64::saturating_add),
             })
             .collect()
     }
@@ -407,6 +404,7 @@ impl RowReader {
             carried: None,
         };
         let mut carried = Vec::new();
+        let mut bytes_left = content_bound(&unit, self.max_document_bytes);
         self.next_row = unit.rows.start;
         while self.next_row < unit.rows.end {
             let rows = match self.pending.take() {
@@ -418,7 +416,15 @@ impl RowReader {
                 self.pending = Some(rows.slice(wanted, rows.num_rows() - wanted));
             }
             let rows = rows.slice(0, wanted);
-            self.collect(&rows, &mut batch)?;
+            let bytes = self.collect(&rows, &mut batch)?;
+            bytes_left = bytes_left.checked_sub(bytes).ok_or_else(|| {
+                SourceError::Data(format!(
+                    "{}: the unit holds far more than the {} bytes of content that the footer tells; a lower \
+                     sink.unit_bytes cuts it smaller",
+                    self.context(),
+                    unit.content_bytes
+                ))
+            })?;
             if !self.source.carry.is_empty() {
                 carried.push(self.carried(&rows)?);
             }
@@ -492,7 +498,8 @@ impl RowReader {
             .map_err(|error| SourceError::Data(format!("{}: {error}", self.context())))
     }
 
-    fn collect(&self, rows: &RecordBatch, batch: &mut RawBatch) -> Result<(), SourceError> {
+    /// Adds `rows` to `batch`; returns the bytes of their content.
+    fn collect(&self, rows: &RecordBatch, batch: &mut RawBatch) -> Result<u64, SourceError> {
         let absent = || SourceError::Data(format!("{}: a planned column is absent", self.context()));
         let content = rows.column_by_name(&self.source.content).ok_or_else(absent)?;
         let content = ContentColumn::of(content).ok_or_else(absent)?;
@@ -500,6 +507,7 @@ impl RowReader {
             Some(column) => Some(IdColumn::of(column).ok_or_else(absent)?),
             None => None,
         };
+        let mut n_bytes = 0;
         for index in 0..rows.num_rows() {
             let source_row = self.next_row + index as u64;
             let file = &self.shard.file.source_file;
@@ -526,11 +534,14 @@ impl RowReader {
                 (None, Some(bytes)) => Ok(bytes),
             };
             match checked {
-                Ok(bytes) => batch.rows.push(RawRow { source_row, doc_id, content: bytes.to_vec() }),
+                Ok(bytes) => {
+                    n_bytes += bytes.len() as u64;
+                    batch.rows.push(RawRow { source_row, doc_id, content: bytes.to_vec() });
+                }
                 Err(reason) => batch.rejected.push(Rejected { source_row, doc_id, stage: STAGE, reason }),
             }
         }
-        Ok(())
+        Ok(n_bytes)
     }
 }
 
@@ -564,11 +575,17 @@ fn group_rows(row_groups: &[RowGroup], mut units: &[Range<u64>]) -> Vec<GroupRow
     selected
 }
 
+/// What a unit may hold: a column of few values, repeated, is larger than its footer tells, but memory was
+/// set aside for what it tells.
+fn content_bound(unit: &Unit, max_document_bytes: u64) -> u64 {
+    unit.content_bytes.saturating_mul(16).max(64 << 20).max(max_document_bytes)
+}
+
 fn batch_rows(row_groups: &[RowGroup]) -> usize {
     let rows = row_groups
         .iter()
         .filter(|g| g.rows > 0)
-        .map(|g| TARGET_BATCH_BYTES / (g.content_bytes / g.rows).max(1))
+        .map(|g| TARGET_BATCH_BYTES / (g.weight() / g.rows).max(1))
         .min();
     rows.unwrap_or(1).clamp(1, MAX_BATCH_ROWS) as usize
 }

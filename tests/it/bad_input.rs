@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, StringArray};
+use arrow::array::{ArrayRef, AsArray, Float64Array, StringArray};
 use parquet::{
     basic::{ConvertedType, LogicalType, Repetition, Type as PhysicalType},
     column::writer::ColumnWriter,
@@ -72,6 +72,16 @@ fn null_content_goes_to_quarantine_and_is_counted() {
     assert_eq!(column("doc_id"), ["two", "a.parquet#2"]);
     assert_eq!(column("reason"), ["the content is null"; 2]);
     assert_eq!(column("stage"), ["source"; 2]);
+}
+
+#[test]
+fn a_shard_behind_the_limit_need_not_be_readable() {
+    let work = Work::with(&["one", "two"]);
+    fs::write(work.path("shards/z.parquet"), "no parquet").unwrap();
+    work.blt("run", &["--limit", "2"]).expect(0, &["2 read, 2 documents"]);
+    assert_sound(&work.out());
+    let outcome = work.blt("run", &["--limit", "3", "--output", "other"]);
+    outcome.expect(65, &["is incomplete", "z.parquet"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Everything that is tested from the outside, in one binary: linking dominates.
 // Clippy lets only functions marked #[test] unwrap, not what they call.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bad_input;
 mod command_line;

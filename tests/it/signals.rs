@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Work, assert_sound, files, prose, set_flags, snapshot};
+use crate::support::{Work, assert_same, assert_sound, files, prose, set_flags, snapshot};
 
 /// As DESIGN gives units in flight 10 s, and a busy machine its share.
 const GRACE: Duration = Duration::from_secs(20);
@@ -43,6 +43,25 @@ fn wait(mut child: Child) -> (Option<i32>, String, String, Duration) {
     (status.code(), stdout, stderr, elapsed)
 }
 
+#[test]
+fn a_run_that_was_killed_goes_on_to_the_same_bytes() {
+    let sets = ["sink.unit_bytes=2 KB", "model.weights=embedded", "sink.embeddings=none"];
+    let undisturbed = work(30, 1000);
+    undisturbed.run(&sets);
+    let work = work(30, 1000);
+    for commits in [1, 5, 9] {
+        let mut child = work.start(&sets);
+        wait_until(&mut child, || files(&work.out(), "_blt/commits").len() >= commits);
+        signal(&child, "-KILL");
+        assert_eq!(wait(child).0, None, "killed");
+        assert!(!work.out().join("_blt/manifest.json").exists());
+    }
+    work.run(&sets).expect(0, &["in all      30 rows"]);
+    // Whatever the killed left under temporary names is gone, too.
+    assert_sound(&work.out());
+    assert_same(&snapshot(&work.out()), &snapshot(&undisturbed.out()), "killed");
+}
+
 /// Enough for the embedded model to be busy while the signal comes.
 fn work(documents: u32, bytes: usize) -> Work {
     let work = Work::new();
@@ -74,7 +93,7 @@ fn a_signal_ends_the_run_and_the_same_command_finishes_it_to_the_same_bytes() {
 
         work.run(&sets).expect(0, &["in all      40 rows"]);
         assert_sound(&work.out());
-        assert!(snapshot(&work.out()) == expected, "{name}");
+        assert_same(&snapshot(&work.out()), &expected, name);
     }
 }
 

@@ -302,6 +302,24 @@ pub fn snapshot(out: &Path) -> BTreeMap<String, Vec<u8>> {
     all
 }
 
+/// Asserts that two snapshots are the same, and names the files that are not.
+#[track_caller]
+pub fn assert_same(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String, Vec<u8>>, case: &str) {
+    let names: std::collections::BTreeSet<&String> = found.keys().chain(expected.keys()).collect();
+    let different: Vec<String> = names
+        .into_iter()
+        .filter(|name| found.get(*name) != expected.get(*name))
+        .map(|name| {
+            let show = |bytes: Option<&Vec<u8>>| match bytes {
+                None => "absent".to_owned(),
+                Some(bytes) => String::from_utf8(bytes.clone()).unwrap_or(format!("{} bytes", bytes.len())),
+            };
+            format!("{name}: {} instead of {}", show(found.get(name)), show(expected.get(name)))
+        })
+        .collect();
+    assert!(different.is_empty(), "{case}:\n{}", different.join("\n"));
+}
+
 /// Asserts what every finished output promises: the manifest names exactly the tables' files, with
 /// their sizes and hashes, and nothing temporary is left.
 #[track_caller]
