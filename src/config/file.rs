@@ -166,8 +166,8 @@ pub(super) struct SinkSection {
     /// Compression of the tables: `none`, or `zstd:` and a level from 1 to 22.
     #[serde(default = "default_compression")]
     pub compression: String,
-    /// Bytes of content in a unit, which is what is resumed, retried and handed out: an integer, or
-    /// a string like `4 MiB`. Default: 4 MiB with embeddings `none` or `document`, 1 MiB with
+    /// Bytes of source in a unit, which is what is resumed, retried and handed out: content, carried
+    /// columns and 64 more a row; an integer, or a string like `4 MiB`. Default: 4 MiB with embeddings `none` or `document`, 1 MiB with
     /// `patch`, 256 KiB with `byte`.
     pub unit_bytes: Option<ByteSize>,
 }

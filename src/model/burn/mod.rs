@@ -19,7 +19,7 @@ use self::plan::{Chunk, Positions};
 use super::{EntropyModel, ModelConfig, ModelError, ModelFiles, check_batch};
 use crate::data::{PackedTokens, Scores, Wanted};
 
-/// Tokens that go through all layers together on a CPU; `examples/model_speed.rs` measures it.
+/// Tokens that go through all layers together on a CPU; `benches/model_speed.rs` measures it.
 const CPU_CHUNK_TOKENS: usize = 512;
 /// More than any tensor of a chunk of the released model has; glibc looks at blocks below 32 MiB.
 const LARGE_BLOCK_BYTES: usize = 16 << 20;

@@ -1,6 +1,11 @@
-//! Bytes a second of the model alone, in memory: `RAYON_NUM_THREADS=2 cargo run --release --example
-//! model_speed [FOLDER] [SECONDS]`. Without a folder, the embedded model.
-#![allow(clippy::print_stdout)]
+//! Bytes a second of the model alone, in memory, with entropies only and with everything.
+//!
+//!     RAYON_NUM_THREADS=2 cargo bench --bench model_speed -- [--model FOLDER] [--seconds 10]
+
+#![allow(clippy::expect_used, clippy::print_stdout)]
+
+#[expect(dead_code, reason = "what the other benchmarks need of it")]
+mod common;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,17 +16,16 @@ use blt_pipeline::model::{BurnModel, EntropyModel, ModelError, ModelFiles, Packe
 const BATCH_TOKENS: usize = 8192;
 
 fn main() -> Result<(), ModelError> {
-    let mut arguments = std::env::args().skip(1);
-    let files = match arguments.next() {
-        Some(folder) if folder != "-" => ModelFiles::open(Path::new(&folder))?,
-        _ => ModelFiles::embedded()?,
+    let files = match common::argument("--model") {
+        Some(folder) => ModelFiles::open(Path::new(&folder))?,
+        None => ModelFiles::embedded()?,
     };
-    let seconds = arguments.next().and_then(|s| s.parse().ok()).unwrap_or(10.0);
+    let seconds = common::argument("--seconds").map_or(10.0, |s| s.parse().expect("a number"));
     let mut model = BurnModel::load(&files)?;
     println!("{}\ndevice        {}", files.info, model.device_class());
 
-    // This file again and again, as documents of a web page's length.
-    let text = include_str!("model_speed.rs").repeat(40);
+    // Documents of a web page's length.
+    let text = common::texts().concat();
     let mut batches = Vec::new();
     let mut packer = Packer::new(model.max_context().min(BATCH_TOKENS), BATCH_TOKENS, 0)?;
     for (i, document) in text.as_bytes().chunks(4094).enumerate() {
