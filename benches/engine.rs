@@ -45,13 +45,13 @@ fn main() {
     let mut rates = Vec::new();
     for _ in 0..runs {
         let (rate, summary) = measure(&source, &folder.join("out"), &embeddings, dim);
-        println!("{rate:.1} MB/s");
+        println!("{rate:.2} MB/s");
         rates.push(rate);
         if rates.len() == runs {
             println!("{summary}");
         }
     }
-    println!("median {:.1} MB/s of {runs} runs, embeddings {embeddings}", common::median(rates));
+    println!("median {:.2} MB/s of {runs} runs, embeddings {embeddings}", common::median(rates));
     if let Some(mib) = common::peak_mib() {
         println!("peak memory {mib} MiB");
     }
