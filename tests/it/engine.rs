@@ -51,6 +51,29 @@ fn watched<F: FnMut(&PackedTokens) -> Result<(), ModelError> + Send>(before: F) 
     Watched { model: fake(), before }
 }
 
+/// A fake model whose answers are altered.
+struct Altered(fn(&PackedTokens, &mut Scores));
+
+impl EntropyModel for Altered {
+    fn dim(&self) -> usize {
+        fake().dim()
+    }
+
+    fn max_context(&self) -> usize {
+        fake().max_context()
+    }
+
+    fn device_class(&self) -> String {
+        fake().device_class()
+    }
+
+    fn score(&mut self, batch: &PackedTokens, wanted: Wanted) -> Result<Scores, ModelError> {
+        let mut scores = fake().score(batch, wanted)?;
+        (self.0)(batch, &mut scores);
+        Ok(scores)
+    }
+}
+
 /// 3 shards of 20 rows, 2 kB a row, 2 rows a unit: 30 units, several batches each.
 fn shards() -> Work {
     let work = Work::new();
@@ -224,28 +247,13 @@ fn a_poison_unit_fails_alone_and_its_reason_is_kept() {
 
 #[test]
 fn a_value_that_is_not_finite_fails_its_unit_and_names_the_row() {
-    /// NaN as the last entropy of any batch with the poison.
-    struct Nan(FakeModel);
-    impl EntropyModel for Nan {
-        fn dim(&self) -> usize {
-            self.0.dim()
+    let mut infinite = Altered(|batch, scores| {
+        if batch.tokens.contains(&(7 + BYTE_OFFSET)) {
+            *scores.norms.as_mut().unwrap().last_mut().unwrap() = f32::INFINITY;
         }
-        fn max_context(&self) -> usize {
-            self.0.max_context()
-        }
-        fn device_class(&self) -> String {
-            self.0.device_class()
-        }
-        fn score(&mut self, batch: &PackedTokens, wanted: Wanted) -> Result<Scores, ModelError> {
-            let mut scores = self.0.score(batch, wanted)?;
-            if batch.tokens.contains(&(7 + BYTE_OFFSET)) {
-                *scores.norms.as_mut().unwrap().last_mut().unwrap() = f32::INFINITY;
-            }
-            Ok(scores)
-        }
-    }
+    });
     let work = Work::with(&["one", "poison \u{7}", "three"]);
-    let summary = work.engine(&["sink.unit_bytes=1"], &mut Nan(fake())).unwrap();
+    let summary = work.engine(&["sink.unit_bytes=1"], &mut infinite).unwrap();
     assert_eq!(summary.ending, Ending::Incomplete);
     let reason = &summary.failures[0].reason;
     assert!(reason.contains("the model returned the norm inf for token 9 of row 1 of a.parquet"), "{reason}");
@@ -254,25 +262,11 @@ fn a_value_that_is_not_finite_fails_its_unit_and_names_the_row() {
 
 #[test]
 fn a_model_that_answers_too_little_fails_the_unit_not_the_run() {
-    struct Short(FakeModel);
-    impl EntropyModel for Short {
-        fn dim(&self) -> usize {
-            self.0.dim()
-        }
-        fn max_context(&self) -> usize {
-            self.0.max_context()
-        }
-        fn device_class(&self) -> String {
-            self.0.device_class()
-        }
-        fn score(&mut self, batch: &PackedTokens, wanted: Wanted) -> Result<Scores, ModelError> {
-            let mut scores = self.0.score(batch, wanted)?;
-            scores.entropies.pop();
-            Ok(scores)
-        }
-    }
+    let mut short = Altered(|_, scores| {
+        scores.entropies.pop();
+    });
     let work = Work::with(&["one", "two"]);
-    let summary = work.engine(&[], &mut Short(fake())).unwrap();
+    let summary = work.engine(&[], &mut short).unwrap();
     assert_eq!((summary.ending, summary.failures.len()), (Ending::Incomplete, 1));
     assert!(summary.failures[0].reason.contains("too few entropies"), "{}", summary.failures[0].reason);
 }
