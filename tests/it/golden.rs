@@ -20,7 +20,7 @@ pub struct Golden {
 }
 
 pub fn folder(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(name)
+    std::env::current_dir().unwrap().join("tests/data/golden").join(name)
 }
 
 pub fn nano() -> BurnModel {

@@ -70,7 +70,7 @@ impl Outcome {
 
 /// Runs the binary in the folder of the repository.
 pub fn blt(arguments: &[&str]) -> Outcome {
-    blt_in(Path::new(env!("CARGO_MANIFEST_DIR")), arguments)
+    blt_in(Path::new("."), arguments)
 }
 
 fn blt_in(folder: &Path, arguments: &[&str]) -> Outcome {
