@@ -8,11 +8,12 @@
 
 mod common;
 
-use std::{fs, path::Path, sync::Arc, time::Instant};
+use std::{fs, path::Path, time::Instant};
 
 use blt_pipeline::{
     model::FakeModel,
-    pipeline::{Display, Ending, ModelFacts, Plan, Summary, run},
+    pipeline::{Display, Ending, ModelFacts, Plan, Stop, Summary, run},
+    sink::Start,
 };
 
 fn facts(dim: usize) -> ModelFacts {
@@ -24,9 +25,10 @@ fn measure(source: &str, output: &Path, embeddings: &str, dim: usize) -> (f64, S
     let _ = fs::remove_dir_all(output);
     let set = format!("sink.embeddings={embeddings}");
     let start = Instant::now();
-    let plan = Plan::freeze(common::pipeline(source, output, &[&set]), facts(dim)).expect("a plan");
+    let plan =
+        Plan::freeze(common::pipeline(source, output, &[&set]), facts(dim), Start::Resume).expect("a plan");
     let mut model = FakeModel::new(dim, 8192);
-    let summary = run(&plan, &mut model, Arc::default(), &Display::Silent).expect("a run");
+    let summary = run(&plan, &mut model, Stop::default(), &Display::Silent).expect("a run");
     assert_eq!(summary.ending, Ending::Finished);
     (summary.run.bytes as f64 / 1e6 / start.elapsed().as_secs_f64(), summary)
 }

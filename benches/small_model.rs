@@ -8,13 +8,14 @@
 
 mod common;
 
-use std::{fs, path::Path, sync::Arc, time::Instant};
+use std::{fs, path::Path, time::Instant};
 
 use blt_pipeline::{
     config::Weights,
     data::{PackedTokens, Wanted},
     model::{self, EntropyModel, ModelFiles, Packer},
-    pipeline::{Display, Ending, ModelFacts, Plan, run},
+    pipeline::{Display, Ending, ModelFacts, Plan, Stop, run},
+    sink::Start,
 };
 
 /// The documents as the engine packs them: a unit here is the whole shard.
@@ -44,8 +45,9 @@ fn bare(model: &mut dyn EntropyModel, batches: &[PackedTokens]) -> f64 {
 fn whole(model: &mut dyn EntropyModel, facts: &ModelFacts, source: &str, output: &Path) -> f64 {
     let _ = fs::remove_dir_all(output);
     let start = Instant::now();
-    let plan = Plan::freeze(common::pipeline(source, output, &[]), facts.clone()).expect("a plan");
-    let summary = run(&plan, model, Arc::default(), &Display::Silent).expect("a run");
+    let plan =
+        Plan::freeze(common::pipeline(source, output, &[]), facts.clone(), Start::Resume).expect("a plan");
+    let summary = run(&plan, model, Stop::default(), &Display::Silent).expect("a run");
     assert_eq!(summary.ending, Ending::Finished);
     start.elapsed().as_secs_f64()
 }

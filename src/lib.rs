@@ -117,6 +117,7 @@
 
 pub mod config;
 pub mod data;
+mod fault;
 pub mod model;
 pub mod patch;
 pub mod pipeline;

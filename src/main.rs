@@ -1,9 +1,9 @@
 //! Arguments in, exit code out. Knows nothing of how anything is done.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, BufRead, IsTerminal, Write},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -12,9 +12,9 @@ use std::{
 use blt_pipeline::{
     config::{self, Overrides, Pipeline, Weights},
     model::{self, ModelFiles},
-    pipeline::{self, Display, Ending, Plan, RunError, Summary},
+    pipeline::{self, Display, Ending, Plan, RunError, Share, Stop, Summary},
     schema::{self, Table},
-    sink::SinkError,
+    sink::{self, Finish, Output, SinkError, Start, Status},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::MultiProgress;
@@ -32,9 +32,9 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0   done
   2   wrong usage, or a plan that cannot be carried out
-  65  bad input: a shard could not be read, or more rows in quarantine than allowed
+  65  bad input: a shard could not be read, or more rows in quarantine than allowed; `verify` found damage
   70  a defect of the program or the device
-  75  interrupted, or storage failed: the same command goes on from there";
+  75  interrupted, or storage failed: the same command goes on from there; `verify` and `finalize`: not complete";
 
 /// Runs the entropy model of the Byte Latent Transformer over Parquet shards.
 ///
@@ -62,10 +62,37 @@ enum LogFormat {
 enum Command {
     /// Run a pipeline, or go on with one that was interrupted.
     #[command(after_help = RUN_HELP)]
-    Run(PipelineArgs),
+    Run(RunArgs),
     /// Show what a run would read and write; runs nothing.
     #[command(after_help = PLAN_HELP)]
-    Plan(PipelineArgs),
+    Plan(PlanArgs),
+    /// Show how far an output is: units done, in flight and failed, by whom, and when it will be finished.
+    #[command(after_help = "Example:\n  blt-pipeline status output/quickstart")]
+    Status {
+        /// Folder of the output.
+        output: PathBuf,
+        /// Prints a JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the manifest of an output whose units are all committed, and remove what no record names. `run` does
+    /// it with the last unit.
+    #[command(after_help = "Example:\n  blt-pipeline finalize output/quickstart")]
+    Finalize {
+        /// Folder of the output.
+        output: PathBuf,
+    },
+    /// List the files in an output that no commit record names, left behind by runs that were killed.
+    #[command(
+        after_help = "Example:\n  blt-pipeline gc output/quickstart\n  blt-pipeline gc output/quickstart --delete"
+    )]
+    Gc {
+        /// Folder of the output.
+        output: PathBuf,
+        /// Deletes them, except what a paused run could still need.
+        #[arg(long)]
+        delete: bool,
+    },
     /// Look at a model.
     Model {
         #[command(subcommand)]
@@ -83,6 +110,8 @@ const RUN_HELP: &str = "\
 Examples:
   blt-pipeline run pipelines/quickstart.toml
   blt-pipeline run pipelines/fineweb.toml --limit 1000 --set sink.embeddings=none --output /tmp/try
+  blt-pipeline run pipelines/fineweb.toml --shard-index 0 --shard-count 8
+  blt-pipeline run pipelines/fineweb.toml --only-quarantined --set limits.max_document_bytes=\"64 MiB\"
 
 RUST_LOG=debug shows every committed unit.
 
@@ -105,6 +134,63 @@ struct PipelineArgs {
     /// Folder for the output instead of `sink.uri`.
     #[arg(long, value_name = "URI")]
     output: Option<String>,
+}
+
+#[derive(Args)]
+struct StartArgs {
+    /// Takes shards in that the output does not have yet, also into a finished one.
+    #[arg(long, group = "start")]
+    extend: bool,
+    /// Does the units with rows in quarantine once more, and no others; `limits.max_document_bytes` may be larger
+    /// than before.
+    #[arg(long, group = "start")]
+    only_quarantined: bool,
+    /// Deletes what the output holds and starts over; asks before it deletes committed work.
+    #[arg(long, group = "start")]
+    fresh: bool,
+}
+
+impl StartArgs {
+    fn start(&self) -> Start {
+        match (self.extend, self.only_quarantined, self.fresh) {
+            (true, ..) => Start::Extend,
+            (_, true, _) => Start::Repair,
+            (.., true) => Start::Fresh,
+            _ => Start::Resume,
+        }
+    }
+}
+
+#[derive(Args)]
+struct PlanArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    #[command(flatten)]
+    start: StartArgs,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    #[command(flatten)]
+    start: StartArgs,
+    /// With `--fresh`: does not ask.
+    #[arg(long, requires = "fresh")]
+    yes: bool,
+    /// Does one of several equal shares of the units, counted from 0.
+    #[arg(long, value_name = "I", requires = "shard_count", group = "which_share")]
+    shard_index: Option<u32>,
+    /// Number of shares; each is for a process of its own, and all of them write to one output.
+    #[arg(long, value_name = "N", requires = "which_share")]
+    shard_count: Option<u32>,
+    /// Takes the index from SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX. The number of shares is
+    /// SLURM_ARRAY_TASK_COUNT, or what --shard-count says: Kubernetes does not tell it.
+    #[arg(long, group = "which_share")]
+    shard_from_env: bool,
+    /// Starts even if the disk seems to have too little room.
+    #[arg(long)]
+    no_space_check: bool,
 }
 
 #[derive(Subcommand)]
@@ -144,7 +230,7 @@ impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         let code = match &error {
             RunError::Plan(_) | RunError::Sink(SinkError::Refused(_)) => EXIT_PLAN,
-            RunError::Sink(SinkError::Io { .. }) => EXIT_RESUMABLE,
+            RunError::Sink(SinkError::Io { .. } | SinkError::Raced(_)) => EXIT_RESUMABLE,
             RunError::Quarantine { .. } => EXIT_DATA,
             RunError::Sink(SinkError::Encode(_)) | RunError::Panic { .. } => EXIT_INTERNAL,
         };
@@ -152,7 +238,15 @@ impl From<RunError> for Failure {
     }
 }
 
+impl From<SinkError> for Failure {
+    fn from(error: SinkError) -> Self {
+        RunError::Sink(error).into()
+    }
+}
+
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _points = fail::FailScenario::setup();
     let cli = Cli::parse();
     let bars = io::stderr().is_terminal().then(MultiProgress::new);
     start_log(cli.log_format, bars.clone());
@@ -161,6 +255,9 @@ fn main() -> ExitCode {
     let dispatch = AssertUnwindSafe(|| match &cli.command {
         Command::Run(args) => run(args, cli.log_format, bars),
         Command::Plan(args) => show_plan(args).map(|()| 0),
+        Command::Status { output, json } => show_status(output, *json).map(|()| 0),
+        Command::Finalize { output } => finalize(output),
+        Command::Gc { output, delete } => collect_garbage(output, *delete).map(|()| 0),
         Command::Model { command: ModelCommand::Info { weights } } => show_model(weights).map(|()| 0),
         Command::Schema { name } => show_schema(*name).map(|()| 0),
     });
@@ -225,22 +322,30 @@ impl Drop for LogWriter {
     }
 }
 
-fn freeze(args: &PipelineArgs) -> Result<(Plan, ModelFiles), Failure> {
+fn freeze(args: &PipelineArgs, start: Start) -> Result<(Plan, ModelFiles), Failure> {
     let overrides = Overrides { set: args.set.clone(), limit: args.limit, output: args.output.clone() };
     let pipeline = Pipeline::load(&args.file, &overrides).map_err(Failure::plan)?;
     Plan::check_supported(&pipeline)?;
     let files = model::open(&pipeline.model.weights).map_err(Failure::plan)?;
     let facts = pipeline::ModelFacts::of(&pipeline.model.weights, &files.info);
-    Ok((Plan::freeze(pipeline, facts)?, files))
+    Ok((Plan::freeze(pipeline, facts, start)?, files))
 }
 
-fn run(args: &PipelineArgs, format: LogFormat, bars: Option<MultiProgress>) -> Result<u8, Failure> {
-    let (plan, files) = freeze(args)?;
+fn run(args: &RunArgs, format: LogFormat, bars: Option<MultiProgress>) -> Result<u8, Failure> {
+    let share = share(args)?;
+    let (mut plan, files) = freeze(&args.pipeline, args.start.start())?;
+    plan.share = share;
     plan.output_state()?;
+    if !args.no_space_check {
+        plan.check_space()?;
+    }
+    if plan.start == Start::Fresh && !args.yes {
+        confirm_deletion(&plan)?;
+    }
     let mut model = model::load(&plan.pipeline.model, &files).map_err(Failure::plan)?;
     // The device holds the weights now.
     drop(files);
-    if let Some(limit) = args.limit {
+    if let Some(limit) = args.pipeline.limit {
         tracing::info!(
             "--limit {limit} is part of the plan: an output made with another limit is another output"
         );
@@ -257,8 +362,81 @@ fn run(args: &PipelineArgs, format: LogFormat, bars: Option<MultiProgress>) -> R
     Ok(exit_code(&summary))
 }
 
+/// The share that the flags, or the scheduler's variables, give this process.
+fn share(args: &RunArgs) -> Result<Option<Share>, Failure> {
+    let (index, count) = match (args.shard_index, args.shard_count, args.shard_from_env) {
+        (Some(index), Some(count), _) => (index, count),
+        (_, count, true) => share_of_environment(count, |name| std::env::var(name).ok())?,
+        _ => return Ok(None),
+    };
+    Share::new(index, count).map(Some).map_err(Failure::plan)
+}
+
+/// Index and number of shares as Slurm's job arrays or Kubernetes' indexed jobs tell them, unless `count` is given.
+fn share_of_environment(
+    count: Option<u32>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<(u32, u32), Failure> {
+    let refuse = |problem: String| Failure::plan(format!("--shard-from-env: {problem}"));
+    let number = |name: &str| match variable(name) {
+        None => Ok(None),
+        Some(text) => {
+            let number = text.trim().parse::<u32>();
+            number.map(Some).map_err(|_| refuse(format!("{name} is {text:?}, not a number")))
+        }
+    };
+    let (index, told) = if let Some(id) = number("SLURM_ARRAY_TASK_ID")? {
+        // An array may start anywhere and leave tasks out.
+        let first = number("SLURM_ARRAY_TASK_MIN")?.unwrap_or(0);
+        let step = number("SLURM_ARRAY_TASK_STEP")?.unwrap_or(1).max(1);
+        let distance = id.checked_sub(first).filter(|distance| distance.is_multiple_of(step));
+        let index = distance.ok_or_else(|| {
+            refuse(format!("SLURM_ARRAY_TASK_ID is {id}, which is not {first} and a multiple of {step}"))
+        })?;
+        (index / step, number("SLURM_ARRAY_TASK_COUNT")?)
+    } else if let Some(index) = number("JOB_COMPLETION_INDEX")? {
+        (index, None)
+    } else {
+        return Err(refuse("neither SLURM_ARRAY_TASK_ID nor JOB_COMPLETION_INDEX is set".into()));
+    };
+    match count.or(told) {
+        Some(count) => Ok((index, count)),
+        None => Err(refuse("nothing tells the number of shares; add --shard-count".into())),
+    }
+}
+
+/// Asks before committed work is deleted.
+fn confirm_deletion(plan: &Plan) -> Result<(), Failure> {
+    let folder = plan.output_folder();
+    let n_committed = match sink::Ledger::read(folder) {
+        Ok(ledger) => ledger.map_or(0, |ledger| ledger.committed.len()),
+        // What cannot be read may be anything.
+        Err(_) => usize::MAX,
+    };
+    if n_committed == 0 {
+        return Ok(());
+    }
+    let what = match n_committed {
+        usize::MAX => "work that cannot be read".to_owned(),
+        n => format!("{n} committed units"),
+    };
+    if !io::stdin().is_terminal() {
+        return Err(Failure::plan(format!(
+            "--fresh would delete {what} in {}; pass --yes if that is meant",
+            folder.display()
+        )));
+    }
+    let mut answer = String::new();
+    let asked = write!(io::stderr(), "delete {what} in {}? [y/N] ", folder.display())
+        .and_then(|()| io::stdin().lock().read_line(&mut answer));
+    match asked {
+        Ok(_) if ["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) => Ok(()),
+        _ => Err(Failure::plan("nothing was deleted")),
+    }
+}
+
 /// The first SIGINT or SIGTERM asks the run to stop, the second ends the process.
-fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
+fn stop_on_signals() -> Result<Stop, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         flag::register_conditional_shutdown(signal, EXIT_RESUMABLE.into(), stop.clone())
@@ -268,12 +446,21 @@ fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
                 message: format!("failed to listen to signals: {error}"),
             })?;
     }
-    Ok(stop)
+    Ok(Stop { asked: stop, overdue: Some(exit_without_waiting) })
+}
+
+/// A batch on the device cannot be interrupted; nothing waits for its result any more.
+fn exit_without_waiting() {
+    tracing::warn!(
+        "a batch on the device outlasts limits.stop_grace_seconds; units in flight are dropped, the same command goes \
+         on from here"
+    );
+    std::process::exit(EXIT_RESUMABLE.into());
 }
 
 fn exit_code(summary: &Summary) -> u8 {
     match summary.ending {
-        Ending::Finished | Ending::FinishedBefore => 0,
+        Ending::Finished | Ending::FinishedBefore | Ending::ShareDone { .. } => 0,
         Ending::Interrupted => EXIT_RESUMABLE,
         Ending::Incomplete if summary.failures.iter().all(|f| f.input) => EXIT_DATA,
         Ending::Incomplete => EXIT_INTERNAL,
@@ -292,9 +479,58 @@ fn print(text: &impl std::fmt::Display) -> Result<(), Failure> {
     }
 }
 
-fn show_plan(args: &PipelineArgs) -> Result<(), Failure> {
-    let (plan, _) = freeze(args)?;
+fn show_plan(args: &PlanArgs) -> Result<(), Failure> {
+    let (plan, _) = freeze(&args.pipeline, args.start.start())?;
     print(&plan.describe()?)
+}
+
+fn show_status(output: &Path, json: bool) -> Result<(), Failure> {
+    let status = Status::read(output)?;
+    match json {
+        true => print(&as_json(&status)?),
+        false => print(&status),
+    }
+}
+
+fn as_json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value)
+        .map_err(|error| Failure { code: EXIT_INTERNAL, message: error.to_string() })
+}
+
+fn finalize(output: &Path) -> Result<u8, Failure> {
+    match Output::open_existing(output)?.finalize()? {
+        Finish::Done => print(&format!("{} is finished", output.display())).map(|()| 0),
+        Finish::Left(units) => Err(Failure {
+            code: EXIT_RESUMABLE,
+            message: format!(
+                "{} is not complete: {units} units or shards are left to do; `status` tells more",
+                output.display()
+            ),
+        }),
+        Finish::Busy => Err(Failure {
+            code: EXIT_RESUMABLE,
+            message: format!("another process repairs or finishes {}", output.display()),
+        }),
+    }
+}
+
+fn collect_garbage(output: &Path, delete: bool) -> Result<(), Failure> {
+    let found =
+        if delete { Output::open_existing(output)?.remove_garbage()? } else { sink::collect(output)? };
+    for file in &found {
+        let fate = match (file.kept, delete) {
+            (Some(why), _) => format!("stays: {why}"),
+            (None, true) => "deleted".to_owned(),
+            (None, false) => "can be deleted".to_owned(),
+        };
+        print(&format!("{:>12} B  {}  ({fate})", file.bytes, file.path.display()))?;
+    }
+    let removable = found.iter().filter(|file| file.kept.is_none());
+    let (n, bytes) = removable.fold((0, 0), |(n, bytes), file| (n + 1, bytes + file.bytes));
+    print(&match delete {
+        true => format!("{n} files deleted, {bytes} bytes"),
+        false => format!("{n} files that no record names, {bytes} bytes; --delete deletes them"),
+    })
 }
 
 fn show_model(weights: &str) -> Result<(), Failure> {
@@ -316,4 +552,37 @@ fn show_schema(name: Option<SchemaName>) -> Result<(), Failure> {
         Some(SchemaName::Pipeline) => config::json_schema(),
     };
     print(&format!("{value:#}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scheduler_tells_index_and_number_of_shares() {
+        let slurm = [
+            ("SLURM_ARRAY_TASK_ID", "7"),
+            ("SLURM_ARRAY_TASK_MIN", "1"),
+            ("SLURM_ARRAY_TASK_STEP", "3"),
+            ("SLURM_ARRAY_TASK_COUNT", "4"),
+        ];
+        for (count, variables, expected) in [
+            (None, &slurm[..], Ok((2, 4))),
+            (None, &[("SLURM_ARRAY_TASK_ID", "3"), ("SLURM_ARRAY_TASK_COUNT", "8")], Ok((3, 8))),
+            (Some(5), &[("JOB_COMPLETION_INDEX", "4")], Ok((4, 5))),
+            (None, &[("JOB_COMPLETION_INDEX", "4")], Err("add --shard-count")),
+            (Some(5), &[], Err("neither SLURM_ARRAY_TASK_ID nor")),
+            (Some(5), &[("JOB_COMPLETION_INDEX", "four")], Err("is \"four\", not a number")),
+            (None, &[("SLURM_ARRAY_TASK_ID", "6"), slurm[1], slurm[2]], Err("is 6, which is not 1 and")),
+        ] {
+            let variable = |name: &str| {
+                variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+            };
+            match (share_of_environment(count, variable), expected) {
+                (Ok(share), Ok(expected)) => assert_eq!(share, expected),
+                (Err(failure), Err(part)) => assert!(failure.message.contains(part), "{}", failure.message),
+                (found, _) => panic!("{variables:?} gave {:?}", found.map_err(|failure| failure.message)),
+            }
+        }
+    }
 }

@@ -184,6 +184,9 @@ pub(super) struct LimitsSection {
     /// Rows that may go to quarantine before the run counts as failed: a float is a fraction of all
     /// rows (1.0 is all of them), an integer a number of rows.
     pub max_quarantined: Quarantine,
+    /// Seconds that units in flight may take to finish after SIGINT or SIGTERM; then they are dropped.
+    #[schemars(range(max = 86400))]
+    pub stop_grace_seconds: u32,
 }
 
 /// What a document's content is.
@@ -331,6 +334,7 @@ impl Default for LimitsSection {
             memory: ByteSize::Text("512 MiB".to_owned()),
             max_document_bytes: ByteSize::Text("32 MiB".to_owned()),
             max_quarantined: Quarantine::Fraction(0.01),
+            stop_grace_seconds: 10,
         }
     }
 }

@@ -12,6 +12,7 @@ mod tests;
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -174,6 +175,8 @@ pub struct Limits {
     pub max_document_bytes: u64,
     /// Rows that may go to quarantine before the run counts as failed.
     pub max_quarantined: Quarantine,
+    /// What units in flight may take to finish after a stop was asked for.
+    pub stop_grace: Duration,
 }
 
 /// What the command line says in place of the file.
@@ -214,7 +217,7 @@ impl Pipeline {
     /// the fingerprint. An optional key that is not written is null.
     ///
     /// Left out: what names the data rather than its treatment (`source.uri`, `sink.uri`, the
-    /// weights), what only steers the run (device, workers, memory, `max_quarantined`), and what
+    /// weights), what only steers the run (device, workers, memory, `max_quarantined`, the grace), and what
     /// the model has yet to resolve (threshold, context, `batch_tokens`).
     pub fn meaning(&self) -> Map<String, Value> {
         // Every field is named, so that a new one cannot be forgotten here.
@@ -223,7 +226,7 @@ impl Pipeline {
         let Pretokenize { workers: _, text: PretokenizeText {} } = pretokenize;
         let Model { weights: _, device: _, precision, context: _, overlap, batch_tokens: _ } = model;
         let Sink { uri: _, embeddings, embedding_dtype, entropies, norms, compression, unit_bytes } = sink;
-        let Limits { memory: _, max_document_bytes, max_quarantined: _ } = limits;
+        let Limits { memory: _, max_document_bytes, max_quarantined: _, stop_grace: _ } = limits;
 
         let (mode, patch_size, threshold_add, monotonicity) = match patch.rule.boundary {
             Boundary::Above { .. } => ("entropy", None, None, false),

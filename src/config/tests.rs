@@ -1,5 +1,7 @@
 //! Every key by its effect, every mistake by its message, every flag by what it overrides.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -115,6 +117,7 @@ const EFFECTS: &[Effect] = &[
     ("limits.max_quarantined", "limits.max_quarantined = 1", Run, |p| {
         p.limits.max_quarantined == Quarantine::Rows(1)
     }),
+    ("limits.stop_grace_seconds", "limits.stop_grace_seconds = 0", Run, |p| p.limits.stop_grace.is_zero()),
 ];
 
 fn boundary(pipeline: &Pipeline) -> Boundary {
@@ -183,6 +186,7 @@ fn what_is_not_written_has_its_default() {
                 memory: 512 << 20,
                 max_document_bytes: 32 << 20,
                 max_quarantined: Quarantine::Fraction(0.01),
+                stop_grace: Duration::from_secs(10),
             },
         }
     );

@@ -3,6 +3,7 @@
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::data::{Boundary, DOCUMENT_COLUMNS, PatchRule};
 
@@ -288,6 +289,7 @@ fn limits(section: &LimitsSection, report: &mut Report<'_>) -> Limits {
         memory: bytes(&section.memory, &["limits", "memory"], report),
         max_document_bytes,
         max_quarantined: section.max_quarantined,
+        stop_grace: Duration::from_secs(section.stop_grace_seconds.into()),
     }
 }
 

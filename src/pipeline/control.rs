@@ -11,22 +11,39 @@ use std::{
 
 use super::RunError;
 
-/// How long units in flight may take to finish once a stop was asked for.
-const STOP_GRACE: Duration = Duration::from_secs(10);
+/// What a batch on the device, which nothing can interrupt, may take beyond the grace.
+const OVERTIME: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(50);
+
+/// How a run is asked to end early.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// Set from outside. Units in flight may still finish, within `limits.stop_grace_seconds`.
+    pub asked: Arc<AtomicBool>,
+    /// Called when a batch on the device keeps the run from ending in time: nothing can interrupt it, and the
+    /// process may as well exit, since everything in flight has been dropped. `None` waits for the batch.
+    pub overdue: Option<fn()>,
+}
 
 /// Shared by all threads of a run.
 pub struct Control {
     stop: Arc<AtomicBool>,
+    grace: Duration,
     stop_seen: OnceLock<Instant>,
     fatal: Mutex<Option<RunError>>,
     failed: AtomicBool,
 }
 
 impl Control {
-    /// `stop` is set from outside to end the run.
-    pub fn new(stop: Arc<AtomicBool>) -> Self {
-        Control { stop, stop_seen: OnceLock::new(), fatal: Mutex::new(None), failed: AtomicBool::new(false) }
+    /// `stop` is set from outside to end the run; then units in flight may take `grace` to finish.
+    pub fn new(stop: Arc<AtomicBool>, grace: Duration) -> Self {
+        Control {
+            stop,
+            grace,
+            stop_seen: OnceLock::new(),
+            fatal: Mutex::new(None),
+            failed: AtomicBool::new(false),
+        }
     }
 
     /// Records a failure that ends the run; the first one counts.
@@ -56,9 +73,20 @@ impl Control {
 
     /// Whether units in flight should be dropped too.
     pub fn halted(&self) -> bool {
-        let grace_is_over =
-            || self.interrupted() && self.stop_seen.get().is_some_and(|seen| seen.elapsed() > STOP_GRACE);
-        self.failed.load(Ordering::Acquire) || grace_is_over()
+        self.failed.load(Ordering::Acquire) || self.stopped_for() > Some(self.grace)
+    }
+
+    /// Whether the run should have ended by now.
+    pub fn overdue(&self) -> bool {
+        self.stopped_for() > Some(self.grace + OVERTIME)
+    }
+
+    /// How long ago a stop was asked for.
+    fn stopped_for(&self) -> Option<Duration> {
+        if !self.interrupted() {
+            return None;
+        }
+        self.stop_seen.get().map(Instant::elapsed)
     }
 }
 
@@ -114,7 +142,7 @@ mod tests {
     use super::*;
 
     fn running() -> Control {
-        Control::new(Arc::default())
+        Control::new(Arc::default(), Duration::from_secs(10))
     }
 
     #[test]
@@ -134,7 +162,7 @@ mod tests {
     #[test]
     fn a_stop_ends_the_wait_for_memory() {
         let stop = Arc::new(AtomicBool::new(false));
-        let (budget, control) = (Budget::new(1), Control::new(stop.clone()));
+        let (budget, control) = (Budget::new(1), Control::new(stop.clone(), Duration::from_secs(10)));
         let _all = budget.acquire(1, &control);
         stop.store(true, Ordering::Relaxed);
         assert!(budget.acquire(1, &control).is_none());

@@ -3,40 +3,48 @@
 
 mod assemble;
 mod control;
+mod deal;
 mod display;
 mod meter;
 mod plan;
+mod share;
 mod stages;
 mod stats;
 mod summary;
 
 use std::{
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
 
 pub use self::{
     assemble::Recipe,
+    control::Stop,
     display::Display,
     meter::StageSeconds,
     plan::{ModelFacts, Plan, PlannedShard},
+    share::Share,
     stages::panic_message,
     summary::{Ending, Failure, Summary},
 };
 use self::{
     control::{Budget, Control},
+    deal::Dealer,
     meter::{Closed, Inlet, StageMeter, channel},
     stages::{Blame, FailedUnit, Passed, WrittenUnit},
     stats::Stats,
 };
 use crate::{
     config::Quarantine,
-    data::Unit,
+    data::{Unit, UnitId},
     model::EntropyModel,
     pretokenize::pretokenizer,
-    sink::{CommitRecord, Committed, Counts, Encoder, FailureRecord, Output, SinkError},
+    sink::{Claims, Committed, Counts, Encoder, FailureRecord, Finish, Ledger, Output, SinkError, Start},
 };
 
 /// Why a run could not start or go on.
@@ -69,11 +77,12 @@ pub enum RunError {
     },
 }
 
-/// Runs every unit of `plan` that is not committed yet. Setting `stop` ends the run early: units in flight
-/// get ten seconds to finish.
+/// Runs every unit of `plan`, or of its share, that is not committed yet; as a repair, those with rows in
+/// quarantine. `stop` ends the run early.
 ///
 /// Units that fail are tried once more after all others; if they fail again the reason is recorded in the
-/// output and in the summary, and the output stays without a manifest.
+/// output and in the summary, and the output stays without a manifest. Whoever commits the last unit of the
+/// output writes the manifest.
 ///
 /// # Errors
 /// When the output is refused or cannot be written, when too many rows are in quarantine, or when the
@@ -81,21 +90,22 @@ pub enum RunError {
 pub fn run(
     plan: &Plan,
     model: &mut dyn EntropyModel,
-    stop: Arc<AtomicBool>,
+    stop: Stop,
     display: &Display,
 ) -> Result<Summary, RunError> {
     let started = Instant::now();
     let folder = plan.output_folder();
-    let output = Output::open(folder, &plan.record, &plan.fingerprint)?;
-    let before = output.progress()?;
+    let mut output = Output::open(folder, plan.opening())?;
+    let before = output.ledger()?;
     let mut summary = Summary::new(plan, folder);
-    if before.finished {
+    if before.is_finished() && plan.start != Start::Repair {
+        // A repair that was killed may have left files that no record names.
+        output.finalize()?;
         summary.ending = Ending::FinishedBefore;
-        summary.total = total(before.committed.values());
+        summary.total = before.counts();
         return Ok(summary);
     }
-    let pending: Vec<Arc<Unit>> =
-        plan.units.iter().filter(|u| !before.committed.contains_key(&u.id.to_string())).cloned().collect();
+    let pending = pending(plan, &before);
     tracing::info!(
         shards = plan.shards.len(),
         units = pending.len(),
@@ -107,51 +117,120 @@ pub fn run(
         plan.pipeline.name
     );
     let stats = Stats::new(plan, &pending);
-    let control = Control::new(stop);
+    let control = Control::new(stop.asked, plan.pipeline.limits.stop_grace);
+    let claims = Arc::new(output.claims(plan.share.map(|share| share.to_string())));
+    let dealer = Dealer::new(&output, claims.clone(), plan.start == Start::Repair);
     let mut engine = Engine {
         plan,
         output: &output,
-        encoder: Encoder::new(folder, plan.recipe.tables.clone(), plan.zstd_level())?,
+        encoder: Encoder::new(folder, plan.recipe.tables.clone(), plan.zstd_level(), output.attempt())?,
         control: &control,
         stats: &stats,
-        n_committed: before.committed.len(),
-        total: total(before.committed.values()),
+        dealer: &dealer,
+        settled: BTreeSet::new(),
+        total: before.counts(),
         done: Counts::default(),
     };
     engine.check_quarantine();
-    let result = display.show(&stats, || {
-        let failed = engine.pass(&pending, model);
-        let mut again: Vec<Arc<Unit>> = failed.iter().map(|f| f.unit.clone()).collect();
-        // They come as threads finish; readers want them in order.
-        again.sort_by_key(|unit| unit.id);
-        for failure in &failed {
-            tracing::warn!(unit = %failure.unit.id, stage = failure.stage, "will be tried again: {}", failure.reason);
+    let overdue = || {
+        if let Some(exit) = stop.overdue {
+            output.withdraw();
+            claims.withdraw();
+            exit();
         }
-        if again.is_empty() || control.stopping() { failed } else { engine.pass(&again, model) }
+    };
+    let result = watched(&control, &claims, &stats, &overdue, || {
+        display.show(&stats, || {
+            let failed = engine.pass(&pending, model);
+            let mut again: Vec<Arc<Unit>> = failed.iter().map(|f| f.unit.clone()).collect();
+            // They come as threads finish; readers want them in order.
+            again.sort_by_key(|unit| unit.id);
+            for failure in &failed {
+                tracing::warn!(unit = %failure.unit.id, stage = failure.stage, "will be tried again: {}", failure.reason);
+            }
+            if again.is_empty() || control.stopping() { failed } else { engine.pass(&again, model) }
+        })
     });
-    summary.run = engine.done;
-    summary.total = engine.total;
-    summary.stages = StageSeconds::merged(stats.stages().iter().map(|m| m.seconds()));
+    // A process that ended is at nothing, and a unit that was dropped leaves nothing.
+    claims.withdraw();
+    output.withdraw();
     let failures = engine.record_failures(&result);
+    let Engine { mut settled, done, .. } = engine;
+    summary.run = done;
+    summary.stages = StageSeconds::merged(stats.stages().iter().map(|m| m.seconds()));
     if let Some(error) = control.failure() {
         return Err(error);
     }
     summary.failures = failures?;
-    summary.ending = if control.interrupted() && engine.n_committed < plan.units.len() {
+    settled.extend(result.iter().map(|failed| failed.unit.id));
+    settled.extend(dealer.skipped());
+    summary.ending = if control.interrupted() && pending.iter().any(|unit| !settled.contains(&unit.id)) {
         Ending::Interrupted
-    } else if summary.failures.is_empty() && output.finalize(plan.units.iter().map(|u| u.id))? {
-        Ending::Finished
-    } else {
+    } else if !summary.failures.is_empty() {
+        if plan.start == Start::Repair {
+            // What was repaired counts already.
+            output.finalize()?;
+        }
         Ending::Incomplete
+    } else {
+        match output.finalize()? {
+            Finish::Done => Ending::Finished,
+            Finish::Left(units) => Ending::ShareDone { left: Some(units) },
+            Finish::Busy => Ending::ShareDone { left: None },
+        }
     };
+    summary.total = output.ledger()?.counts();
     summary.seconds = started.elapsed().as_secs_f64();
     Ok(summary)
 }
 
-fn total<'a>(records: impl Iterator<Item = &'a CommitRecord>) -> Counts {
-    let mut counts = Counts::default();
-    records.for_each(|record| counts.add(&record.counts));
-    counts
+/// Units to do, in plan order.
+fn pending(plan: &Plan, before: &Ledger) -> Vec<Arc<Unit>> {
+    let mut units = plan.share_of_units();
+    units.retain(|unit| match (before.committed.get(&unit.id.to_string()), plan.start) {
+        (None, Start::Repair) => false,
+        (None, _) => true,
+        (Some(record), Start::Repair) => record.counts.quarantined > 0,
+        (Some(_), _) => false,
+    });
+    units
+}
+
+/// How often the claim of this process is looked at, and a stop.
+const WATCH: Duration = Duration::from_millis(250);
+
+/// Runs `work` and meanwhile says what this process is at; calls `overdue` once when a stop is not obeyed in time.
+fn watched<T>(
+    control: &Control,
+    claims: &Claims,
+    stats: &Stats,
+    overdue: &(dyn Fn() + Sync),
+    work: impl FnOnce() -> T,
+) -> T {
+    // Never sends: dropped when the work is done.
+    let (running, done) = bounded::<()>(1);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut warned = false;
+            let mut called = false;
+            loop {
+                if let Err(error) = claims.publish(stats.bytes().0)
+                    && !std::mem::replace(&mut warned, true)
+                {
+                    tracing::warn!("failed to tell others what this process is at: {error}");
+                }
+                if control.overdue() && !std::mem::replace(&mut called, true) {
+                    overdue();
+                }
+                if done.recv_timeout(WATCH) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        });
+        let result = work();
+        drop(running);
+        result
+    })
 }
 
 /// How many threads the stages get that can use several.
@@ -179,8 +258,10 @@ struct Engine<'a> {
     encoder: Encoder,
     control: &'a Control,
     stats: &'a Stats,
-    n_committed: usize,
-    /// What the output holds.
+    dealer: &'a Dealer<'a>,
+    /// Units whose record was made or found.
+    settled: BTreeSet<UnitId>,
+    /// What the output holds, as far as this process knows.
     total: Counts,
     /// What of it came from this run.
     done: Counts,
@@ -190,7 +271,7 @@ impl Engine<'_> {
     /// Takes `units` through all stages once; returns those that failed. A failure of the whole run is
     /// left with the control.
     fn pass(&mut self, units: &[Arc<Unit>], model: &mut dyn EntropyModel) -> Vec<FailedUnit> {
-        let (plan, control, stats) = (self.plan, self.control, self.stats);
+        let (plan, control, stats, dealer) = (self.plan, self.control, self.stats, self.dealer);
         let Some(pretokenizer) = pretokenizer(plan.pipeline.source.modality.name()) else {
             control.fail(RunError::Plan("source.modality: this build does not know it".into()));
             return Vec::new();
@@ -223,7 +304,7 @@ impl Engine<'_> {
             let crew = Spawner { scope, control };
             let (outlet, slots, source_budget) = (work_out, slots_out, budget);
             crew.spawn("source", move || {
-                stages::source(plan, units, &meters.source, &source_budget, control, &outlet, &slots)
+                stages::source(plan, units, &meters.source, &source_budget, control, dealer, &outlet, &slots)
             });
             let pretokenizer = pretokenizer.as_ref();
             for _ in 0..threads.pretokenize {
@@ -269,8 +350,11 @@ impl Engine<'_> {
         let mut failed = Vec::new();
         while let Some(unit) = written.recv() {
             // The ticket's share of the memory is given back once the unit is committed.
-            let (_ticket, unit) = match unit {
-                Ok(WrittenUnit { ticket, unit }) => (ticket, unit),
+            let (_ticket, unit, id) = match unit {
+                Ok(WrittenUnit { ticket, unit }) => {
+                    let id = ticket.unit.id;
+                    (ticket, unit, id)
+                }
                 Err(failure) => {
                     failed.push(failure);
                     continue;
@@ -282,13 +366,21 @@ impl Engine<'_> {
             }
             let committed = meter.busy(|| self.output.commit(unit, device_class, self.plan.batch_tokens));
             match committed {
-                Ok(Committed { record, ours }) => {
+                Ok(Committed { record, superseded, ours }) => {
                     self.stats.committed(record.counts.rows);
-                    self.total.add(&record.counts);
-                    self.n_committed += 1;
+                    self.settled.insert(id);
+                    if ours || !self.dealer.repairs() {
+                        self.total.add(&record.counts);
+                    }
+                    if let Some(superseded) = superseded {
+                        self.total.subtract(&superseded.counts);
+                    }
                     if ours {
                         self.done.add(&record.counts);
                         tracing::debug!(unit = %record.unit, rows = record.counts.rows, "committed");
+                    } else if self.dealer.repairs() {
+                        self.done.add(&record.counts);
+                        tracing::debug!(unit = %record.unit, "came out as it was");
                     } else {
                         tracing::info!(unit = %record.unit, "was committed by another process");
                     }
@@ -323,14 +415,19 @@ impl Engine<'_> {
                 reason: reason.into(),
             });
         }
-        let undone = failed.iter().filter(|f| !self.output.is_committed(f.unit.id));
-        failures.extend(undone.map(|f| Failure {
-            name: f.unit.id.to_string(),
-            source_file: f.unit.source_file.to_string(),
-            stage: f.stage,
-            input: f.blame == Blame::Input,
-            reason: f.reason.clone(),
-        }));
+        for f in failed {
+            // Another process may have done it.
+            if !self.dealer.repairs() && self.output.is_committed(f.unit.id)? {
+                continue;
+            }
+            failures.push(Failure {
+                name: f.unit.id.to_string(),
+                source_file: f.unit.source_file.to_string(),
+                stage: f.stage,
+                input: f.blame == Blame::Input,
+                reason: f.reason.clone(),
+            });
+        }
         for Failure { name, source_file, stage, reason, .. } in &failures {
             let (unit, source_file) = (name.clone(), source_file.clone());
             let (stage, reason) = ((*stage).to_owned(), reason.clone());

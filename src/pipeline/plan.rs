@@ -10,11 +10,11 @@ use std::{
 
 use arrow::datatypes::{Field, Fields};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::{
     RunError,
     assemble::Recipe,
+    share::Share,
     summary::{megabytes, thousands},
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     data::{Boundary, PatchRule, Unit, UnitId},
     model::{self, ModelInfo},
     schema::{SCHEMA_VERSION, Table, TableOptions},
-    sink::{Output, PlanRecord, ShardEntry},
+    sink::{self, Opening, PlanRecord, ShardEntry, SinkError, Start},
     source::{self, Identity, RowReader, Shard, ShardFile, cut, list_shards, open_shard},
 };
 
@@ -83,14 +83,17 @@ pub enum PlannedShard {
         /// Why.
         reason: String,
     },
+    /// The output has it, the source no longer does.
+    Absent(ShardEntry),
 }
 
 impl PlannedShard {
-    /// The file and its name in the output.
-    pub fn file(&self) -> &ShardFile {
+    /// Its name in the output.
+    pub fn source_file(&self) -> &str {
         match self {
-            PlannedShard::Ready(shard) => &shard.file,
-            PlannedShard::Broken { file, .. } => file,
+            PlannedShard::Ready(shard) => &shard.file.source_file,
+            PlannedShard::Broken { file, .. } => &file.source_file,
+            PlannedShard::Absent(entry) => &entry.source_file,
         }
     }
 }
@@ -114,7 +117,12 @@ pub struct Plan {
     pub overlap: usize,
     /// Tokens of a full batch.
     pub batch_tokens: usize,
+    /// What to do with work that lies in the output.
+    pub start: Start,
+    /// The part of the units that this process does; all of them without one.
+    pub share: Option<Share>,
     output_folder: PathBuf,
+    absent: Vec<String>,
     /// What the output is identified by.
     pub record: PlanRecord,
     /// SHA-256, hex, of the record's schema version and meaning.
@@ -122,27 +130,39 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Lists the source, reads its footers and cuts units.
+    /// Lists the source, reads its footers and cuts units. Shards that the output has keep their place; new
+    /// ones come after them, in the order of their names.
     ///
     /// # Errors
     /// [`RunError::Plan`] when the source has no such files or columns, or a key does not go together with
-    /// the model or with this build.
-    pub fn freeze(pipeline: Pipeline, model: ModelFacts) -> Result<Plan, RunError> {
+    /// the model or with this build; [`RunError::Sink`] when the output cannot be read.
+    pub fn freeze(pipeline: Pipeline, model: ModelFacts, start: Start) -> Result<Plan, RunError> {
         Self::check_supported(&pipeline)?;
         let output_folder = output_folder(&pipeline.sink.uri).map_err(RunError::Plan)?;
-        let (context, overlap, batch_tokens) = lengths(&pipeline, &model)?;
+        let planned = match start {
+            Start::Fresh => None,
+            _ => sink::planned(&output_folder)?,
+        };
+        let (context, overlap, batch_tokens) = lengths(&pipeline, &model, planned.as_ref())?;
         let files = list_shards(&pipeline.source.uris, &output_folder)
             .map_err(|error| RunError::Plan(error.to_string()))?;
-        let shards = files
-            .iter()
-            .map(|file| match open_shard(file, &pipeline.source) {
-                Ok(Ok(shard)) => Ok(checked(shard, pipeline.sink.unit_bytes.get())),
-                Ok(Err((identity, error))) => {
-                    Ok(PlannedShard::Broken { file: file.clone(), identity, reason: error.to_string() })
+        let mut shards = Vec::with_capacity(files.len());
+        let mut absent = Vec::new();
+        for place in in_order(files, planned) {
+            shards.push(match place {
+                Place::Absent(entry) => {
+                    absent.push(entry.source_file.clone());
+                    PlannedShard::Absent(entry)
                 }
-                Err(error) => Err(RunError::Plan(error.to_string())),
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+                Place::File(file) => match open_shard(&file, &pipeline.source) {
+                    Ok(Ok(shard)) => checked(shard, pipeline.sink.unit_bytes.get()),
+                    Ok(Err((identity, error))) => {
+                        PlannedShard::Broken { file, identity, reason: error.to_string() }
+                    }
+                    Err(error) => return Err(RunError::Plan(error.to_string())),
+                },
+            });
+        }
         let units = units(&shards, pipeline.sink.unit_bytes.get(), pipeline.source.limit.map(|n| n.get()));
         let recipe = Recipe {
             rule: pipeline.patch.resolve(model.threshold),
@@ -155,10 +175,15 @@ impl Plan {
                 carried: carried_fields(&shards)?,
             },
         };
-        let record = record(&pipeline, &model, &recipe.rule, (context, batch_tokens), &shards, &units);
-        let fingerprint = fingerprint(&record)?;
+        let broken = broken_before_limit(&shards, &units, pipeline.source.limit.map(|n| n.get()));
+        let record =
+            record(&pipeline, &model, &recipe.rule, (context, batch_tokens), &shards[..], &units, broken);
+        let fingerprint = record.fingerprint()?;
         Ok(Plan {
             output_folder,
+            absent,
+            start,
+            share: None,
             pipeline,
             model,
             shards,
@@ -195,12 +220,55 @@ impl Plan {
         &self.output_folder
     }
 
+    /// What this plan brings to its output.
+    pub fn opening(&self) -> Opening<'_> {
+        Opening { plan: &self.record, absent: &self.absent, start: self.start }
+    }
+
     /// How far the output is, in words; writes nothing.
     ///
     /// # Errors
     /// [`RunError::Sink`] when it holds something else or cannot be read.
     pub fn output_state(&self) -> Result<String, RunError> {
-        Ok(Output::inspect(&self.output_folder, &self.record, &self.fingerprint)?)
+        Ok(sink::inspect(&self.output_folder, self.opening())?)
+    }
+
+    /// Checks that the disk has room for what this process has yet to write, as far as that can be estimated.
+    ///
+    /// # Errors
+    /// [`RunError::Sink`] with both figures when it has not, or when it cannot be asked.
+    pub fn check_space(&self) -> Result<(), RunError> {
+        let committed = match self.start {
+            Start::Fresh | Start::Repair => BTreeMap::new(),
+            _ => sink::Ledger::read(&self.output_folder)?.map(|l| l.committed).unwrap_or_default(),
+        };
+        let units = self.share_of_units();
+        let mut left = units.iter().filter(|unit| !committed.contains_key(&unit.id.to_string()));
+        let content = match self.start {
+            // Only a part of them is done again; which one, the quarantine decides.
+            Start::Repair => 0,
+            _ => left.by_ref().map(|unit| unit.content_bytes).sum(),
+        };
+        let needed: u64 = self.output_bytes(content).iter().map(|(_, bytes)| bytes).sum();
+        let free = sink::free_bytes(&self.output_folder)?;
+        if needed <= free {
+            return Ok(());
+        }
+        Err(RunError::Sink(SinkError::Refused(format!(
+            "the output will take about {}, but {} has room for {} only; free some space, write less \
+             (sink.embeddings, sink.norms), or pass --no-space-check",
+            megabytes(needed),
+            self.output_folder.display(),
+            megabytes(free)
+        ))))
+    }
+
+    /// Units that this process does, in plan order.
+    pub fn share_of_units(&self) -> Vec<Arc<Unit>> {
+        match self.share {
+            None => self.units.clone(),
+            Some(share) => share.of(&self.units),
+        }
     }
 
     /// Level of zstd, if the tables are compressed.
@@ -270,10 +338,9 @@ impl Plan {
         self.units.iter().map(|u| u.content_bytes).sum()
     }
 
-    /// Bytes that each table will take, estimated from the content: random mantissas do not compress, so
+    /// Bytes that each table will take for `content` bytes of content, estimated: random mantissas do not compress, so
     /// floats count in full, less the share of their exponents.
-    pub fn output_bytes(&self) -> Vec<(Table, u64)> {
-        let content = self.content_bytes();
+    pub fn output_bytes(&self, content: u64) -> Vec<(Table, u64)> {
         let tables = &self.recipe.tables;
         let float_lists = u64::from(tables.entropies) + u64::from(tables.norms);
         let patches = content / self.bytes_per_patch();
@@ -314,7 +381,7 @@ impl Plan {
         );
         line("patches", self.describe_rule());
         line("output", format!("{} ({state})", self.output_folder.display()));
-        for (table, bytes) in self.output_bytes() {
+        for (table, bytes) in self.output_bytes(self.content_bytes()) {
             line("", format!("{:<12}about {}", table.name(), megabytes(bytes)));
         }
         for (_, _, reason) in self.broken() {
@@ -345,15 +412,43 @@ impl Plan {
     /// Shards that could not be read, with their index and why. Those that a limit ends before don't count.
     pub(super) fn broken(&self) -> impl Iterator<Item = (usize, &ShardFile, &str)> {
         let limit = self.pipeline.source.limit.map(|n| n.get());
-        let end = match self.units.last() {
-            Some(last) if limit == Some(self.rows()) => last.id.shard as usize,
-            _ => self.shards.len(),
-        };
+        let end = broken_before_limit(&self.shards, &self.units, limit);
         self.shards.iter().enumerate().take(end).filter_map(|(index, shard)| match shard {
-            PlannedShard::Ready(_) => None,
+            PlannedShard::Ready(_) | PlannedShard::Absent(_) => None,
             PlannedShard::Broken { file, reason, .. } => Some((index, file, reason.as_str())),
         })
     }
+}
+
+/// The shard at which a limit ends, or the number of shards: what cannot be read from there on is not needed.
+fn broken_before_limit(shards: &[PlannedShard], units: &[Arc<Unit>], limit: Option<u64>) -> usize {
+    let absent: u64 = shards.iter().map(|s| if let PlannedShard::Absent(e) = s { e.rows } else { 0 }).sum();
+    let rows: u64 = units.iter().map(|u| u.rows.end - u.rows.start).sum();
+    match units.last() {
+        Some(last) if limit == Some(rows + absent) => last.id.shard as usize,
+        _ => shards.len(),
+    }
+}
+
+/// Where a shard of the plan is.
+enum Place {
+    File(ShardFile),
+    Absent(ShardEntry),
+}
+
+/// Shards that the output has at their place in it, then the others as listed.
+fn in_order(files: Vec<ShardFile>, planned: Option<PlanRecord>) -> Vec<Place> {
+    let mut by_name: BTreeMap<String, ShardFile> =
+        files.into_iter().map(|file| (file.source_file.clone(), file)).collect();
+    let mut places = Vec::new();
+    for entry in planned.map(|plan| plan.shards).unwrap_or_default() {
+        places.push(match by_name.remove(&entry.source_file) {
+            Some(file) => Place::File(file),
+            None => Place::Absent(entry),
+        });
+    }
+    places.extend(by_name.into_values().map(Place::File));
+    places
 }
 
 fn output_folder(uri: &str) -> Result<PathBuf, String> {
@@ -375,7 +470,13 @@ fn threshold(rule: &PatchRule) -> Option<f32> {
     }
 }
 
-fn lengths(pipeline: &Pipeline, model: &ModelFacts) -> Result<(usize, usize, usize), RunError> {
+/// Context, overlap and batch in tokens. A batch that the device is free to choose stays what an output was
+/// begun with.
+fn lengths(
+    pipeline: &Pipeline,
+    model: &ModelFacts,
+    planned: Option<&PlanRecord>,
+) -> Result<(usize, usize, usize), RunError> {
     let refuse = |problem: String| Err(RunError::Plan(problem));
     let context = pipeline.model.context.map_or(model.max_context, |n| n.get() as usize);
     let overlap = pipeline.model.overlap as usize;
@@ -391,7 +492,11 @@ fn lengths(pipeline: &Pipeline, model: &ModelFacts) -> Result<(usize, usize, usi
         ));
     }
     let batch_tokens = match pipeline.model.batch_tokens {
-        None => CPU_BATCH_TOKENS.max(context),
+        None => planned
+            .and_then(|plan| plan.meaning.get("model.batch_tokens")?.as_u64())
+            .map(|n| n as usize)
+            .filter(|&n| n >= context)
+            .unwrap_or_else(|| CPU_BATCH_TOKENS.max(context)),
         Some(n) => n.get() as usize,
     };
     if batch_tokens < context {
@@ -421,8 +526,13 @@ fn units(shards: &[PlannedShard], unit_bytes: u64, limit: Option<u64>) -> Vec<Ar
     let mut units = Vec::new();
     let mut left = limit.unwrap_or(u64::MAX);
     for (index, shard) in shards.iter().enumerate() {
-        let PlannedShard::Ready(shard) = shard else {
-            continue;
+        let shard = match shard {
+            PlannedShard::Ready(shard) => shard,
+            PlannedShard::Broken { .. } => continue,
+            PlannedShard::Absent(entry) => {
+                left = left.saturating_sub(entry.rows);
+                continue;
+            }
         };
         let source_file: Arc<str> = shard.file.source_file.as_str().into();
         for (number, cut) in cut(&shard.row_groups, unit_bytes).into_iter().enumerate() {
@@ -477,36 +587,40 @@ fn record(
     (context, batch_tokens): (usize, usize),
     shards: &[PlannedShard],
     units: &[Arc<Unit>],
+    limit_ends_at: usize,
 ) -> PlanRecord {
     let mut meaning: BTreeMap<String, Value> = pipeline.meaning().into_iter().collect();
     meaning.insert("model.sha256".into(), model.sha256.clone().into());
     // On a CPU the model runs in f32, asked or not.
     meaning.insert("model.precision".into(), Precision::F32.name().into());
+    meaning.insert("model.dim".into(), model.dim.into());
     meaning.insert("model.context".into(), context.into());
     meaning.insert("model.batch_tokens".into(), batch_tokens.into());
     meaning.insert("patch.threshold".into(), threshold(rule).into());
+    let mut by_shard: BTreeMap<u32, (u64, u32, u64)> = BTreeMap::new();
+    for unit in units {
+        let (rows, n_units, content_bytes) = by_shard.entry(unit.id.shard).or_default();
+        *rows += unit.rows.end - unit.rows.start;
+        *n_units += 1;
+        *content_bytes += unit.content_bytes;
+    }
     let entry = |(index, shard): (usize, &PlannedShard)| {
-        let own = || units.iter().filter(|u| u.id.shard as usize == index);
         let (identity, unreadable) = match shard {
             PlannedShard::Ready(shard) => (&shard.identity, false),
-            PlannedShard::Broken { identity, .. } => (identity, true),
+            PlannedShard::Broken { identity, .. } => (identity, index < limit_ends_at),
+            PlannedShard::Absent(entry) => return entry.clone(),
         };
+        let (rows, units, content_bytes) = by_shard.get(&(index as u32)).copied().unwrap_or_default();
         ShardEntry {
-            source_file: shard.file().source_file.clone(),
+            source_file: shard.source_file().to_owned(),
             bytes: identity.bytes,
             footer_sha256: identity.footer_sha256.clone(),
-            rows: own().map(|u| u.rows.end - u.rows.start).sum(),
-            units: own().count() as u32,
+            rows,
+            units,
+            content_bytes,
             unreadable,
         }
     };
     let shards = shards.iter().enumerate().map(entry).collect();
-    PlanRecord { schema_version: SCHEMA_VERSION.into(), meaning, shards }
-}
-
-/// Of what is done, not of what it is done to: each shard has its own identity beside it.
-fn fingerprint(record: &PlanRecord) -> Result<String, RunError> {
-    let canonical = serde_json::to_vec(&(&record.schema_version, &record.meaning))
-        .map_err(|error| RunError::Plan(error.to_string()))?;
-    Ok(format!("{:x}", Sha256::digest(canonical)))
+    PlanRecord { schema_version: SCHEMA_VERSION.into(), meaning, shards, earlier: Vec::new() }
 }

@@ -16,15 +16,17 @@ use super::{
     RunError,
     assemble::{Assembler, Recipe},
     control::{Budget, Control, Permit},
+    deal::{Deal, Dealer},
     meter::{Closed, Inlet, Outlet, StageMeter},
     plan::Plan,
     stats::Stats,
 };
 use crate::{
     data::{PatchedUnit, RawBatch, Rejected, Scores, SegmentedBatch, Unit},
+    fault,
     model::{EntropyModel, PackedBatch, Packer},
     pretokenize::Pretokenizer,
-    sink::{Counts, EncodedUnit, Encoder, SinkError},
+    sink::{Claims, Counts, EncodedUnit, Encoder, SinkError},
     source::RowReader,
 };
 
@@ -35,7 +37,14 @@ pub struct Ticket {
     /// Place of the unit in this pass.
     pub sequence: usize,
     started: Instant,
+    claims: Arc<Claims>,
     _memory: Permit,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.claims.end(self.unit.id);
+    }
 }
 
 /// Whether the input or the program is to blame.
@@ -115,6 +124,10 @@ fn attempt<T>(
     work: impl FnOnce() -> Result<T, String>,
 ) -> Passed<T> {
     let failed = |blame, reason| FailedUnit { unit: unit.clone(), stage: stage.name, blame, reason };
+    let work = || {
+        fault::point(stage.name).map_err(|error| error.to_string())?;
+        work()
+    };
     match stage.busy(|| catch_unwind(AssertUnwindSafe(work))) {
         Ok(result) => result.map_err(|reason| failed(blame, reason)),
         Err(panic) => Err(failed(Blame::Program, format!("panicked: {}", panic_message(panic.as_ref())))),
@@ -133,48 +146,79 @@ pub type Slot<T> = Receiver<Passed<T>>;
 /// A unit to pretokenize and the slot's other end.
 pub type SlotRequest = (RawUnit, Sender<Passed<SegmentedUnit>>);
 
-/// Reads `units` shard by shard. The only stage that obeys a stop at once: the others end as their inlets
-/// close.
+/// Reads `units` shard by shard, and those that another process is at last. The only stage that obeys a stop at
+/// once: the others end as their inlets close.
+#[expect(clippy::too_many_arguments, reason = "a stage is a function of everything it is wired to")]
 pub fn source(
     plan: &Plan,
     units: &[Arc<Unit>],
     meter: &StageMeter,
     budget: &Arc<Budget>,
     control: &Control,
+    dealer: &Dealer<'_>,
     work: &Outlet<SlotRequest>,
     slots: &Outlet<Slot<SegmentedUnit>>,
 ) -> Result<(), Closed> {
     let mut reader: Option<RowReader> = None;
-    for (sequence, unit) in units.iter().enumerate() {
-        if sequence == 0 || units[sequence - 1].id.shard != unit.id.shard {
-            reader = None;
-        }
-        let Some(memory) = budget.acquire(plan.memory_cost(unit), control) else {
-            return Ok(());
-        };
-        if control.stopping() {
-            return Ok(());
-        }
-        let ticket =
-            Arc::new(Ticket { unit: unit.clone(), sequence, started: Instant::now(), _memory: memory });
-        let read = attempt(meter, unit, Blame::Input, || {
-            let rest = units[sequence..].iter().take_while(|u| u.id.shard == unit.id.shard);
-            read_unit(plan, &mut reader, unit, rest)
-        });
-        // One message each way; the slot closes with the worker that holds its other end.
-        let (done, slot) = bounded(1);
-        match read {
-            Ok(batch) => {
-                slots.send(slot)?;
-                work.send((RawUnit { ticket, batch }, done))?;
+    let mut sequence = 0;
+    let mut put_off = Vec::new();
+    let mut todo: Vec<Arc<Unit>> = units.to_vec();
+    let mut at_last = false;
+    loop {
+        for (index, unit) in todo.iter().enumerate() {
+            if index == 0 || todo[index - 1].id.shard != unit.id.shard {
+                reader = None;
             }
-            Err(failed) => {
-                done.send(Err(failed)).map_err(|_| Closed)?;
-                slots.send(slot)?;
+            let Some(memory) = budget.acquire(plan.memory_cost(unit), control) else {
+                return Ok(());
+            };
+            if control.stopping() {
+                return Ok(());
+            }
+            // Asked last, since waiting for memory takes longest.
+            match dealer.deal(unit.id, at_last) {
+                Deal::Now => {}
+                deal => {
+                    // It reads on from one unit to the next only.
+                    reader = None;
+                    if deal == Deal::Later {
+                        put_off.push(unit.clone());
+                    }
+                    continue;
+                }
+            }
+            let (unit, claims) = (unit.clone(), dealer.claims());
+            let ticket = Arc::new(Ticket {
+                unit: unit.clone(),
+                sequence,
+                started: Instant::now(),
+                claims,
+                _memory: memory,
+            });
+            sequence += 1;
+            let read = attempt(meter, &unit, Blame::Input, || {
+                let rest = todo[index..].iter().take_while(|u| u.id.shard == unit.id.shard);
+                read_unit(plan, &mut reader, &unit, rest)
+            });
+            // One message each way; the slot closes with the worker that holds its other end.
+            let (done, slot) = bounded(1);
+            match read {
+                Ok(batch) => {
+                    slots.send(slot)?;
+                    work.send((RawUnit { ticket, batch }, done))?;
+                }
+                Err(failed) => {
+                    done.send(Err(failed)).map_err(|_| Closed)?;
+                    slots.send(slot)?;
+                }
             }
         }
+        if put_off.is_empty() {
+            return Ok(());
+        }
+        todo = std::mem::take(&mut put_off);
+        at_last = true;
     }
-    Ok(())
 }
 
 /// Reads `unit` with the shard's open reader, or with a new one for the `rest` of the shard's units, of which

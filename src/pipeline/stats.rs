@@ -46,7 +46,7 @@ impl Stats {
             .shards
             .iter()
             .map(|s| ShardProgress {
-                source_file: s.file().source_file.clone(),
+                source_file: s.source_file().to_owned(),
                 total: 0,
                 done: AtomicU64::new(0),
             })

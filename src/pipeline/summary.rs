@@ -15,6 +15,11 @@ pub enum Ending {
     Finished,
     /// It had been finished before: nothing was done.
     FinishedBefore,
+    /// This process has nothing left to do, but the output is not finished.
+    ShareDone {
+        /// Units and unreadable shards that are left to others; `None` when another process finishes the output.
+        left: Option<u64>,
+    },
     /// Units failed.
     Incomplete,
     /// A stop was asked for.
@@ -139,8 +144,15 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let share = match self.ending {
+            Ending::ShareDone { left: Some(units) } => {
+                format!("has done its share, {units} units are left to others")
+            }
+            _ => "has done its share, another process finishes the output".to_owned(),
+        };
         let ending = match self.ending {
             Ending::Finished => "finished",
+            Ending::ShareDone { .. } => share.as_str(),
             Ending::FinishedBefore => "was finished before, nothing to do",
             Ending::Incomplete => "is incomplete; the same command tries again what failed",
             Ending::Interrupted => "was interrupted; the same command goes on from here",

@@ -24,10 +24,11 @@ use parquet::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{Counts, FileEntry, SinkError, create_folder, temporary};
+use super::{Attempt, Counts, FileEntry, SinkError, files::create_folder};
 use crate::{
     config::Embeddings,
     data::{PatchedUnit, Unit},
+    fault,
     schema::{self, Table, TableOptions},
 };
 
@@ -60,21 +61,27 @@ pub struct Encoder {
     root: PathBuf,
     options: TableOptions,
     compression: Compression,
+    attempt: Arc<Attempt>,
 }
 
 impl Encoder {
-    /// `zstd` is the level of compression, `None` for none.
+    /// `zstd` is the level of compression, `None` for none; `attempt` names the temporary files.
     ///
     /// # Errors
     /// [`SinkError::Encode`] when there is no such level.
-    pub fn new(root: &Path, options: TableOptions, zstd: Option<i32>) -> Result<Encoder, SinkError> {
+    pub fn new(
+        root: &Path,
+        options: TableOptions,
+        zstd: Option<i32>,
+        attempt: Arc<Attempt>,
+    ) -> Result<Encoder, SinkError> {
         let compression = match zstd {
             None => Compression::UNCOMPRESSED,
             Some(level) => Compression::ZSTD(
                 ZstdLevel::try_new(level).map_err(|error| SinkError::Encode(error.to_string()))?,
             ),
         };
-        Ok(Encoder { root: root.into(), options, compression })
+        Ok(Encoder { root: root.into(), options, compression, attempt })
     }
 
     /// Writes and syncs the files of `unit`.
@@ -113,7 +120,7 @@ impl Encoder {
     ) -> Result<(PathBuf, FileEntry), SinkError> {
         let folder = self.root.join(table.name());
         create_folder(&folder)?;
-        let path = temporary(&folder);
+        let path = self.attempt.temporary(&folder, &unit.id.to_string());
         let written = self.write_to(&path, table, &batch);
         let (bytes, sha256) = written.inspect_err(|_| {
             let _ = fs::remove_file(&path);
@@ -124,6 +131,7 @@ impl Encoder {
     }
 
     fn write_to(&self, path: &Path, table: Table, batch: &RecordBatch) -> Result<(u64, String), SinkError> {
+        fault::point("encode::create").map_err(SinkError::io(path))?;
         let file = File::create_new(path).map_err(SinkError::io(path))?;
         let mut hashed = HashingFile { file, hash: Sha256::new(), bytes: 0 };
         let options = ArrowWriterOptions::new()
@@ -141,10 +149,12 @@ impl Encoder {
         let rows = slice_rows(table, &self.options);
         for first in (0..batch.num_rows()).step_by(rows) {
             writer.write(&batch.slice(first, rows.min(batch.num_rows() - first))).map_err(failed)?;
+            fault::point("encode::middle").map_err(SinkError::io(path))?;
         }
         // Not `into_inner`, which hides why the last bytes could not be written.
         writer.close().map_err(failed)?;
         hashed.file.sync_all().map_err(SinkError::io(path))?;
+        fault::point("encode::after_footer").map_err(SinkError::io(path))?;
         Ok((hashed.bytes, format!("{:x}", hashed.hash.finalize())))
     }
 

@@ -3,28 +3,51 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
-use serde::de::DeserializeOwned;
-
 use super::{
-    CommitRecord, Counts, EncodedUnit, FailureRecord, Manifest, PlanRecord, SinkError, create_folder,
-    create_json, is_temporary, replace_json, sync_folder,
+    Attempt, Claims, CommitRecord, EncodedUnit, FailureRecord, Ledger, Manifest, PlanRecord, SinkError,
+    claims::{forget_the_dead, host, now, read_claims},
+    files::{create_folder, list, remove_if_there, sync_folder},
+    garbage::{self, garbage},
+    ledger::{commit_path, plan_path, read_plan, read_unit},
 };
 use crate::{
     data::UnitId,
+    fault,
     schema::{SCHEMA_VERSION, Table},
+    sink::Liveness,
 };
 
-/// How far an output has come.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Progress {
-    /// Records of the committed units, by name.
-    pub committed: BTreeMap<String, CommitRecord>,
-    /// Whether the manifest is there: nothing is left to do.
-    pub finished: bool,
+/// What a run does with an output that is there already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// Does what is not committed yet.
+    #[default]
+    Resume,
+    /// The same, and takes in shards that the output does not have yet.
+    Extend,
+    /// Does the units with rows in quarantine once more; `limits.max_document_bytes` may have grown.
+    Repair,
+    /// Deletes it first.
+    Fresh,
+}
+
+/// What a run brings to an output.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<'a> {
+    /// Its plan.
+    pub plan: &'a PlanRecord,
+    /// Shards of the output that the source no longer has.
+    pub absent: &'a [String],
+    /// What to do with work that is there.
+    pub start: Start,
 }
 
 /// A unit that is committed.
@@ -32,111 +55,181 @@ pub struct Progress {
 pub struct Committed {
     /// The record that stands.
     pub record: CommitRecord,
+    /// The record that it took the place of.
+    pub superseded: Option<CommitRecord>,
     /// Whether this attempt made it.
     pub ours: bool,
 }
 
+/// How an attempt to finish an output ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// The manifest says what the records say, and nothing else lies in the tables.
+    Done,
+    /// Units or shards are left to do, so many.
+    Left(u64),
+    /// Another process repairs or finishes it; the last one does it.
+    Busy,
+}
+
 /// A local output folder that belongs to one plan.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Output {
     root: PathBuf,
     fingerprint: String,
+    repairs: bool,
+    attempt: Arc<Attempt>,
+    /// Held while units may be superseded: nobody removes what no record names as long as it is.
+    lock: Lock,
+}
+
+/// How long whoever would finish an output waits for others that are about to.
+const FINISH_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The plan of the output in folder `root`, if there is one. Shards keep the place they have in it.
+///
+/// # Errors
+/// [`SinkError::Refused`] when it cannot be read as a plan; [`SinkError::Io`].
+pub fn planned(root: &Path) -> Result<Option<PlanRecord>, SinkError> {
+    refuse_file(root)?;
+    let plan = read_plan(root).map_err(|error| refusal(root, error))?;
+    Ok(plan.map(|(_, plan)| plan))
+}
+
+/// How far the output in folder `root` is, in words; writes nothing.
+///
+/// # Errors
+/// As [`Output::open`].
+pub fn inspect(root: &Path, opening: Opening<'_>) -> Result<String, SinkError> {
+    refuse_file(root)?;
+    let inspect = || {
+        let ledger = match (Ledger::read(root), opening.start) {
+            (Err(SinkError::Refused(_)), Start::Fresh) => return Ok("cannot be read, to be deleted".into()),
+            (ledger, _) => ledger?,
+        };
+        let Some(ledger) = ledger else {
+            refuse_foreign_folder(root)?;
+            return Ok("new".into());
+        };
+        let n_committed = ledger.committed.len();
+        if opening.start == Start::Fresh {
+            return Ok(format!("{n_committed} committed units, to be deleted"));
+        }
+        refuse_other_plan(root, &ledger.plan, opening)?;
+        refuse_unfinished_absent(root, opening)?;
+        let units: u64 = opening.plan.shards.iter().map(|s| u64::from(s.units)).sum();
+        let is_the_same = ledger.plan.shards.len() == opening.plan.shards.len();
+        Ok(match ledger.is_finished() && is_the_same {
+            true => "finished".into(),
+            false => format!("{n_committed} of {units} units committed"),
+        })
+    };
+    inspect().map_err(|error| refusal(root, error))
 }
 
 impl Output {
-    /// Opens the folder `root` for `plan`, creating it when it is not there.
+    /// Opens the folder `root`, creating it when it is not there.
     ///
     /// # Errors
     /// [`SinkError::Refused`] when the folder holds the work of another plan, naming each difference,
-    /// or files that are no output; [`SinkError::Io`] when it cannot be read or written.
-    pub fn open(root: &Path, plan: &PlanRecord, fingerprint: &str) -> Result<Output, SinkError> {
+    /// or files that are no output; [`SinkError::Raced`] when another process extended it at the same moment;
+    /// [`SinkError::Io`] when it cannot be read or written.
+    pub fn open(root: &Path, opening: Opening<'_>) -> Result<Output, SinkError> {
         refuse_file(root)?;
-        Self::open_folder(root, plan, fingerprint).map_err(|error| refusal(root, error))
+        let open = || {
+            if opening.start == Start::Fresh {
+                delete(root)?;
+            }
+            Self::open_folder(root, opening)
+        };
+        open().map_err(|error| refusal(root, error))
     }
 
-    fn open_folder(root: &Path, plan: &PlanRecord, fingerprint: &str) -> Result<Output, SinkError> {
-        let path = root.join("_blt/plan.json");
-        match read_json::<PlanRecord>(&path)? {
-            Some(existing) => {
-                refuse_other_plan(root, &existing, plan)?;
-                if existing != *plan {
-                    // A shard that could not be read was repaired; nothing is committed of it yet.
-                    replace_json(&path, plan)?;
+    fn open_folder(root: &Path, opening: Opening<'_>) -> Result<Output, SinkError> {
+        let attempt = Arc::new(Attempt::new());
+        let plan = opening.plan;
+        let existing = read_plan(root)?;
+        if existing.is_none() {
+            refuse_foreign_folder(root)?;
+            for folder in ["_blt/commits", "_blt/failed", "_blt/claims"] {
+                create_folder(&root.join(folder))?;
+            }
+        }
+        let mut lock = Lock::open(root)?;
+        lock.share()?;
+        match existing {
+            Some((revision, existing)) => {
+                refuse_other_plan(root, &existing, opening)?;
+                refuse_unfinished_absent(root, opening)?;
+                let mut next = plan.clone();
+                next.earlier = existing.earlier.clone();
+                let replaced = existing.fingerprint()?;
+                if replaced != plan.fingerprint()? && !next.earlier.contains(&replaced) {
+                    next.earlier.push(replaced);
+                }
+                // Shards are new, or could not be read before, or longer documents are taken.
+                let path = plan_path(root, revision + 1);
+                if existing != next && !attempt.create_json(&path, &next, "plan::link")? {
+                    return Err(SinkError::Raced(format!(
+                        "another process changed the plan of {} at the same moment",
+                        root.display()
+                    )));
                 }
             }
             None => {
-                refuse_foreign_folder(root)?;
-                for folder in ["_blt/commits", "_blt/failed"] {
-                    create_folder(&root.join(folder))?;
-                }
-                if !create_json(&path, plan)? {
+                if !attempt.create_json(&plan_path(root, 0), plan, "plan::link")? {
                     // Another process came first; it may have brought another plan.
-                    return Self::open_folder(root, plan, fingerprint);
+                    return Self::open_folder(root, opening);
                 }
                 sync_folder(root)?;
             }
         }
-        Ok(Output { root: root.into(), fingerprint: fingerprint.into() })
+        let repairs = opening.start == Start::Repair;
+        if repairs {
+            lock.refuse_missing(root)?;
+        } else {
+            lock.release()?;
+        }
+        forget_the_dead(root)?;
+        Ok(Output { root: root.into(), fingerprint: plan.fingerprint()?, repairs, attempt, lock })
     }
 
-    /// How far the output in folder `root` is, in words; writes nothing.
+    /// Opens what is there, whatever its plan, to finish it.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
-    pub fn inspect(root: &Path, plan: &PlanRecord, fingerprint: &str) -> Result<String, SinkError> {
-        refuse_file(root)?;
-        Self::inspect_folder(root, plan, fingerprint).map_err(|error| refusal(root, error))
-    }
-
-    fn inspect_folder(root: &Path, plan: &PlanRecord, fingerprint: &str) -> Result<String, SinkError> {
-        let Some(existing) = read_json::<PlanRecord>(&root.join("_blt/plan.json"))? else {
-            refuse_foreign_folder(root)?;
-            return Ok("new".into());
-        };
-        refuse_other_plan(root, &existing, plan)?;
-        let progress = Output { root: root.into(), fingerprint: fingerprint.into() }.progress()?;
-        let units: u32 = plan.shards.iter().map(|s| s.units).sum();
-        Ok(match progress.finished {
-            true => "finished".into(),
-            false => format!("{} of {units} units committed", progress.committed.len()),
+    /// [`SinkError::Refused`] when there is no output; [`SinkError::Io`].
+    pub fn open_existing(root: &Path) -> Result<Output, SinkError> {
+        let plan = planned(root)?.ok_or_else(|| no_output(root))?;
+        Ok(Output {
+            root: root.into(),
+            fingerprint: plan.fingerprint()?,
+            repairs: false,
+            attempt: Arc::new(Attempt::new()),
+            lock: Lock::open(root)?,
         })
     }
 
-    /// Reads which units are committed.
-    ///
-    /// # Errors
-    /// [`SinkError::Refused`] when a record makes no sense, [`SinkError::Io`] when one cannot be read.
-    pub fn progress(&self) -> Result<Progress, SinkError> {
-        let mut progress = Progress::default();
-        for path in self.records("commits")? {
-            if let Some(record) = read_json::<CommitRecord>(&path)? {
-                if record.fingerprint != self.fingerprint {
-                    return Err(SinkError::Refused(format!(
-                        "{} belongs to another plan than _blt/plan.json beside it; the output was tampered with",
-                        path.display()
-                    )));
-                }
-                progress.committed.insert(record.unit.clone(), record);
-            }
-        }
-        progress.finished = self.root.join("_blt/manifest.json").is_file();
-        Ok(progress)
+    /// Names this process's temporary files.
+    pub fn attempt(&self) -> Arc<Attempt> {
+        self.attempt.clone()
     }
 
-    fn records(&self, kind: &str) -> Result<Vec<PathBuf>, SinkError> {
-        let folder = self.root.join("_blt").join(kind);
-        let mut paths = Vec::new();
-        for entry in list(&folder)? {
-            if entry.extension().is_some_and(|e| e == "json") {
-                paths.push(entry);
-            }
-        }
-        paths.sort();
-        Ok(paths)
+    /// Where this process says what it is at; `share` is its share of the units.
+    pub fn claims(&self, share: Option<String>) -> Claims {
+        Claims::new(&self.root, self.attempt.clone(), share)
+    }
+
+    /// Everything that is recorded.
+    ///
+    /// # Errors
+    /// As [`Ledger::read`].
+    pub fn ledger(&self) -> Result<Ledger, SinkError> {
+        Ledger::read(&self.root)?.ok_or_else(|| no_output(&self.root))
     }
 
     /// Gives the files of `unit` their final names and creates its commit record, unless another attempt has
-    /// committed the unit before: then that one's work stands and this one's is removed.
+    /// committed the unit before: then that one's work stands and this one's is removed. A repair takes the
+    /// place of the record that stands, unless it would say the same.
     ///
     /// # Errors
     /// [`SinkError::Io`]; the unit is not committed then.
@@ -146,13 +239,12 @@ impl Output {
         device_class: &str,
         batch_tokens: usize,
     ) -> Result<Committed, SinkError> {
-        let id = unit.unit.id.to_string();
-        let path = self.record_path("commits", &id);
         let record = CommitRecord {
-            unit: id,
+            unit: unit.unit.id.to_string(),
             source_file: unit.unit.source_file.to_string(),
             row_start: unit.unit.rows.start,
             row_end: unit.unit.rows.end,
+            content_bytes: unit.unit.content_bytes,
             counts: unit.counts,
             files: unit.files.iter().map(|(_, file)| file.clone()).collect(),
             fingerprint: self.fingerprint.clone(),
@@ -160,50 +252,71 @@ impl Output {
             batch_tokens,
             seconds: unit.started.elapsed().as_secs_f64(),
         };
-        let published = match read_json::<CommitRecord>(&path)? {
-            Some(_) => Ok(false),
-            None => self.publish(&unit, &record, &path),
-        };
+        let (next, standing) = read_unit(&self.root, &record.unit)?;
+        if let Some(standing) = &standing
+            && (!self.repairs || standing.files == record.files)
+        {
+            unit.discard();
+            return Ok(Committed { record: standing.clone(), superseded: None, ours: false });
+        }
+        let mut renamed = Vec::new();
+        let published = self.publish(&unit, &mut renamed).and_then(|()| {
+            self.attempt.create_json(&commit_path(&self.root, &record.unit, next), &record, "commit::link")
+        });
         if let Ok(true) = published {
-            remove_if_there(&self.record_path("failed", &record.unit))?;
-            return Ok(Committed { record, ours: true });
+            fault::point("commit::after_record").map_err(SinkError::io(&self.root))?;
+            remove_if_there(&self.failure_path(&record.unit))?;
+            return Ok(Committed { record, superseded: standing, ours: true });
         }
         unit.discard();
         // Whoever finishes the output removes what no record names, also from under an attempt that is still
         // at work: then there is a record by now.
-        match (read_json::<CommitRecord>(&path)?, published) {
-            (Some(winner), _) => {
-                for file in record.files.iter().filter(|file| !winner.files.contains(file)) {
-                    remove_if_there(&self.root.join(&file.path))?;
+        match (read_unit(&self.root, &record.unit)?.1, published) {
+            (Some(winner), Ok(_)) => {
+                for path in renamed.iter().filter(|path| winner.files.iter().all(|f| f.path != **path)) {
+                    remove_if_there(&self.root.join(path))?;
                 }
-                Ok(Committed { record: winner, ours: false })
+                Ok(Committed { record: winner, superseded: None, ours: false })
             }
-            (None, Err(error)) => Err(error),
-            (None, Ok(_)) => {
-                Err(SinkError::Refused(format!("{} vanished while it was read", path.display())))
+            (Some(winner), Err(_)) if !self.repairs => {
+                Ok(Committed { record: winner, superseded: None, ours: false })
             }
+            (_, Err(error)) => Err(error),
+            (None, Ok(_)) => Err(SinkError::Refused(format!(
+                "the record of unit {} in {} vanished while it was read",
+                record.unit,
+                self.root.display()
+            ))),
         }
     }
 
-    /// Whether the record could be created: it may be there already.
-    fn publish(&self, unit: &EncodedUnit, record: &CommitRecord, path: &Path) -> Result<bool, SinkError> {
+    /// Gives the files their final names; `renamed` tells which got theirs, by path below the root.
+    fn publish(&self, unit: &EncodedUnit, renamed: &mut Vec<String>) -> Result<(), SinkError> {
         for (temporary, file) in &unit.files {
             let path = self.root.join(&file.path);
-            fs::rename(temporary, &path).map_err(SinkError::io(&path))?;
+            fault::point("commit::rename")
+                .and_then(|()| fs::rename(temporary, &path))
+                .map_err(SinkError::io(&path))?;
+            renamed.push(file.path.clone());
         }
         for table in unit.files.iter().map(|(_, file)| &file.table) {
             sync_folder(&self.root.join(table))?;
         }
-        create_json(path, record)
+        fault::point("commit::before_record").map_err(SinkError::io(&self.root))
     }
 
-    /// Whether the unit has a commit record.
-    pub fn is_committed(&self, unit: UnitId) -> bool {
-        self.record_path("commits", &unit.to_string()).is_file()
+    /// Whether a record says that the unit is committed.
+    ///
+    /// # Errors
+    /// [`SinkError::Io`].
+    pub fn is_committed(&self, unit: UnitId) -> Result<bool, SinkError> {
+        let name = unit.to_string();
+        // Nearly always there is none, and nothing to read.
+        Ok(commit_path(&self.root, &name, 0).exists() && read_unit(&self.root, &name)?.1.is_some())
     }
 
-    fn record_path(&self, kind: &str, name: &str) -> PathBuf {
-        self.root.join("_blt").join(kind).join(format!("{name}.json"))
+    fn failure_path(&self, name: &str) -> PathBuf {
+        self.root.join("_blt/failed").join(format!("{name}.json"))
     }
 
     /// Records that a unit, or a shard as a whole, could not be done.
@@ -211,62 +324,232 @@ impl Output {
     /// # Errors
     /// [`SinkError::Io`].
     pub fn record_failure(&self, failure: &FailureRecord) -> Result<(), SinkError> {
-        replace_json(&self.record_path("failed", &failure.unit), failure)
+        self.attempt.replace_json(&self.failure_path(&failure.unit), failure, "failure::rename")
     }
 
-    /// Writes the manifest and removes what no record names, once every one of `units` is committed;
-    /// tells whether they are.
+    /// Removes what no record names and writes the manifest, if every unit is committed. Failures of a repair
+    /// stay recorded.
     ///
     /// # Errors
-    /// As [`progress`](Self::progress).
-    pub fn finalize(&self, units: impl Iterator<Item = UnitId>) -> Result<bool, SinkError> {
-        let committed = self.progress()?.committed;
-        let (mut counts, mut n_units) = (Counts::default(), 0);
-        let mut files = Vec::new();
-        let mut device_classes = BTreeSet::new();
-        for unit in units {
-            let Some(record) = committed.get(&unit.to_string()) else {
-                return Ok(false);
-            };
-            counts.add(&record.counts);
-            files.extend(record.files.iter().cloned());
-            device_classes.insert(record.device_class.clone());
-            n_units += 1;
+    /// As [`Ledger::read`]; [`SinkError::Refused`] when a file is gone that a record names.
+    pub fn finalize(&mut self) -> Result<Finish, SinkError> {
+        if !self.lock.take_alone(FINISH_PATIENCE)? {
+            return Ok(Finish::Busy);
         }
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        self.collect_garbage(&files.iter().map(|f| self.root.join(&f.path)).collect())?;
-        let manifest = Manifest {
-            schema_version: SCHEMA_VERSION.into(),
-            fingerprint: self.fingerprint.clone(),
-            units: n_units,
-            counts,
-            device_classes: device_classes.into_iter().collect(),
-            files,
-        };
-        replace_json(&self.root.join("_blt/manifest.json"), &manifest)?;
-        Ok(true)
+        let finish = self.finalize_alone();
+        self.lock.release()?;
+        finish
     }
 
-    /// Every unit has its record, so an attempt that is still at work has lost already.
-    fn collect_garbage(&self, named: &BTreeSet<PathBuf>) -> Result<(), SinkError> {
-        for table in Table::ALL {
-            for path in list(&self.root.join(table.name()))? {
-                if !named.contains(&path) {
-                    remove_if_there(&path)?;
-                }
+    fn finalize_alone(&self) -> Result<Finish, SinkError> {
+        let listing = garbage::listing(&self.root)?;
+        let ledger = self.ledger()?;
+        if !ledger.is_complete() {
+            let unreadable = ledger.plan.shards.iter().filter(|s| s.unreadable).count() as u64;
+            let done =
+                ledger.units().filter(|u| ledger.committed.contains_key(&u.to_string())).count() as u64;
+            return Ok(Finish::Left(ledger.n_units() - done + unreadable));
+        }
+        let files = ledger.files();
+        let listed: BTreeSet<&Path> = listing.iter().map(PathBuf::as_path).collect();
+        for file in &files {
+            let path = self.root.join(&file.path);
+            // What was committed after the listing is not in it.
+            if !listed.contains(path.as_path()) && !path.is_file() {
+                return Err(SinkError::Refused(format!(
+                    "{} is gone, but a commit record names it; restore it, or start over with run --fresh",
+                    path.display()
+                )));
             }
         }
-        // Not those in `_blt` itself: another process may be writing its manifest there.
-        for folder in ["_blt/commits", "_blt/failed"] {
-            for path in list(&self.root.join(folder))? {
-                // Nothing failed in the end.
-                if is_temporary(&path) || folder == "_blt/failed" {
-                    remove_if_there(&path)?;
-                }
+        let manifest = manifest(&ledger, files);
+        let garbage = garbage(&self.root, &listing, &ledger);
+        let path = self.root.join("_blt/manifest.json");
+        if ledger.manifest.as_ref().is_some_and(|old| {
+            let doomed: BTreeSet<&Path> = garbage.iter().map(|g| g.path.as_path()).collect();
+            old.files.iter().any(|file| doomed.contains(self.root.join(&file.path).as_path()))
+        }) {
+            // A manifest must not name what is being removed.
+            remove_if_there(&path)?;
+        }
+        fault::point("finalize::before_garbage").map_err(SinkError::io(&self.root))?;
+        garbage::remove(&garbage)?;
+        if !self.repairs {
+            // Nothing failed in the end.
+            for failure in list(&self.root.join("_blt/failed"))? {
+                remove_if_there(&failure)?;
             }
+        }
+        forget_the_dead(&self.root)?;
+        fault::point("finalize::before_manifest").map_err(SinkError::io(&self.root))?;
+        if ledger.manifest.as_ref() != Some(&manifest) || !path.is_file() {
+            self.attempt.replace_json(&path, &manifest, "manifest::rename")?;
+        }
+        fault::point("finalize::after_manifest").map_err(SinkError::io(&self.root))?;
+        Ok(Finish::Done)
+    }
+
+    /// Removes what [`collect`](super::collect) says may go, as no attempt can need it; returns all that was
+    /// found.
+    ///
+    /// # Errors
+    /// [`SinkError::Refused`] while a process is at work on the output; [`SinkError::Io`].
+    pub fn remove_garbage(&mut self) -> Result<Vec<super::Garbage>, SinkError> {
+        refuse_others_at_work(&self.root)?;
+        if !self.lock.take_alone(Duration::ZERO)? {
+            return Err(SinkError::Refused(format!(
+                "another process repairs or finishes {}; wait for it",
+                self.root.display()
+            )));
+        }
+        let found = super::collect(&self.root)?;
+        garbage::remove(&found)?;
+        forget_the_dead(&self.root)?;
+        self.lock.release()?;
+        Ok(found)
+    }
+
+    /// Removes this process's temporary files: units in flight are dropped. Errors are of no interest, since what
+    /// stays is removed when the output is finished.
+    pub fn withdraw(&self) {
+        let listing = garbage::listing(&self.root).unwrap_or_default();
+        for path in listing.iter().filter(|path| self.attempt.owns(path)) {
+            let _ = remove_if_there(path);
+        }
+    }
+}
+
+fn manifest(ledger: &Ledger, files: Vec<super::FileEntry>) -> Manifest {
+    let device_classes: BTreeSet<&String> = ledger.committed.values().map(|r| &r.device_class).collect();
+    Manifest {
+        schema_version: SCHEMA_VERSION.into(),
+        fingerprint: ledger.fingerprint.clone(),
+        units: ledger.n_units(),
+        counts: ledger.counts(),
+        device_classes: device_classes.into_iter().cloned().collect(),
+        files,
+    }
+}
+
+/// `_blt/lock`: shared by processes that supersede records or write a plan, held alone by whoever removes what
+/// no record names. The system releases it when its process dies.
+#[derive(Debug)]
+struct Lock(Option<File>);
+
+impl Lock {
+    fn open(root: &Path) -> Result<Lock, SinkError> {
+        let path = root.join("_blt/lock");
+        let file = File::options().create(true).append(true).open(&path).map_err(SinkError::io(&path))?;
+        Ok(Lock(Some(file)))
+    }
+
+    /// Waits for whoever holds it alone, which is short.
+    fn share(&mut self) -> Result<(), SinkError> {
+        let Some(file) = &self.0 else { return Ok(()) };
+        match file.lock_shared() {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.0 = None,
+            other => other.map_err(SinkError::io(Path::new("_blt/lock")))?,
         }
         Ok(())
     }
+
+    /// Without locks, nobody can tell that a record is about to be superseded.
+    fn refuse_missing(&self, root: &Path) -> Result<(), SinkError> {
+        match self.0 {
+            Some(_) => Ok(()),
+            None => Err(SinkError::Refused(format!(
+                "--only-quarantined needs file locks, and the storage of {} has none; copy the output to another                  one for this",
+                root.display()
+            ))),
+        }
+    }
+
+    /// Tells whether this process holds it alone now.
+    fn take_alone(&mut self, patience: Duration) -> Result<bool, SinkError> {
+        self.release()?;
+        let Some(file) = &self.0 else { return Ok(true) };
+        let started = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(true),
+                Err(TryLockError::WouldBlock) if started.elapsed() >= patience => return Ok(false),
+                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(50)),
+                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                    self.0 = None;
+                    return Ok(true);
+                }
+                Err(TryLockError::Error(error)) => {
+                    return Err(SinkError::Io { path: "_blt/lock".into(), error });
+                }
+            }
+        }
+    }
+
+    fn release(&mut self) -> Result<(), SinkError> {
+        match &self.0 {
+            Some(file) => file.unlock().map_err(SinkError::io(Path::new("_blt/lock"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Deletes an output and nothing else. Records go first and the plan last: whatever is left of it after a kill is
+/// an output with less committed.
+fn delete(root: &Path) -> Result<(), SinkError> {
+    let lies_there = root.join("_blt").is_dir();
+    if !lies_there {
+        return refuse_foreign_folder(root);
+    }
+    refuse_others_at_work(root)?;
+    remove_if_there(&root.join("_blt/manifest.json"))?;
+    for folder in
+        ["_blt/commits", "_blt/failed", "_blt/claims"].into_iter().chain(Table::ALL.map(|t| t.name()))
+    {
+        let folder = root.join(folder);
+        let is_record = folder.parent().is_some_and(|parent| parent.ends_with("_blt"));
+        for path in list(&folder)?.iter().filter(|path| is_record || garbage::is_ours(path)) {
+            remove_if_there(path)?;
+            fault::point("fresh::deleting").map_err(SinkError::io(root))?;
+        }
+        match fs::remove_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                return Err(SinkError::Refused(format!(
+                    "{} holds files that blt-pipeline did not write; move them elsewhere",
+                    folder.display()
+                )));
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(SinkError::Io { path: folder, error });
+            }
+            _ => sync_folder(root)?,
+        }
+    }
+    // Revisions of the plan before the plan itself.
+    let mut rest = list(&root.join("_blt"))?;
+    rest.sort_by_key(|path| path.ends_with("plan.json"));
+    for path in rest.iter().filter(|path| !path.is_dir()) {
+        remove_if_there(path)?;
+    }
+    sync_folder(&root.join("_blt"))
+}
+
+/// Refuses when another process says that it is at work in `root`.
+fn refuse_others_at_work(root: &Path) -> Result<(), SinkError> {
+    let (host, now) = (host(), now());
+    let alive = |claim: &super::Claim| claim.liveness(&host, now) == Liveness::Alive;
+    match read_claims(root)?.into_iter().find(|(_, claim)| alive(claim)) {
+        None => Ok(()),
+        Some((_, claim)) => Err(SinkError::Refused(format!(
+            "process {} on {} is at work on {}; stop it first",
+            claim.process,
+            claim.host,
+            root.display()
+        ))),
+    }
+}
+
+pub(super) fn no_output(root: &Path) -> SinkError {
+    SinkError::Refused(format!("{} is no output of blt-pipeline: it has no _blt/plan.json", root.display()))
 }
 
 /// A failure of the storage that waiting does not cure speaks against the folder.
@@ -283,17 +566,44 @@ fn refusal(root: &Path, error: SinkError) -> SinkError {
     }
 }
 
-fn refuse_other_plan(root: &Path, existing: &PlanRecord, plan: &PlanRecord) -> Result<(), SinkError> {
-    let differences = differences(existing, plan);
-    if differences.is_empty() {
+fn refuse_other_plan(root: &Path, existing: &PlanRecord, opening: Opening<'_>) -> Result<(), SinkError> {
+    let Differences { mut found, all_new_shards } = differences(existing, opening);
+    if found.is_empty() {
         return Ok(());
     }
+    const SHOWN: usize = 8;
+    if found.len() > SHOWN {
+        let more = found.len() - SHOWN;
+        found.truncate(SHOWN);
+        found.push(format!("and {more} more differences"));
+    }
+    let remedy = if all_new_shards { "take new shards in with --extend, " } else { "" };
     Err(SinkError::Refused(format!(
-        "{} holds the output of another plan: {}; give this plan a folder of its own (sink.uri or --output), or \
-         delete that one first",
+        "{} holds the output of another plan: {}; {remedy}give this plan a folder of its own (sink.uri or --output), \
+         or start over with --fresh",
         root.display(),
-        differences.join("; ")
+        found.join("; ")
     )))
+}
+
+/// A shard that is no longer there may be left out only once all of it is committed.
+fn refuse_unfinished_absent(root: &Path, opening: Opening<'_>) -> Result<(), SinkError> {
+    for (shard, entry) in (0u32..).zip(&opening.plan.shards) {
+        if !opening.absent.contains(&entry.source_file) {
+            continue;
+        }
+        for unit in 0..entry.units {
+            let name = UnitId { shard, unit }.to_string();
+            if read_unit(root, &name)?.1.is_none() {
+                return Err(SinkError::Refused(format!(
+                    "shard {} is gone from source.uri, and unit {name} of it is not committed yet; bring it back, \
+                     or start over with --fresh",
+                    entry.source_file
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn refuse_file(root: &Path) -> Result<(), SinkError> {
@@ -316,8 +626,14 @@ fn refuse_foreign_folder(root: &Path) -> Result<(), SinkError> {
     }
 }
 
-fn differences(old: &PlanRecord, new: &PlanRecord) -> Vec<String> {
-    const SHOWN: usize = 8;
+struct Differences {
+    found: Vec<String>,
+    /// Whether `--extend` would do.
+    all_new_shards: bool,
+}
+
+fn differences(old: &PlanRecord, opening: Opening<'_>) -> Differences {
+    let (new, start) = (opening.plan, opening.start);
     let mut found = Vec::new();
     if old.schema_version != new.schema_version {
         found.push(format!("the schema version was {}, now {}", old.schema_version, new.schema_version));
@@ -326,60 +642,45 @@ fn differences(old: &PlanRecord, new: &PlanRecord) -> Vec<String> {
     let show = |value: Option<&serde_json::Value>| value.map_or("absent".into(), |v| v.to_string());
     for key in keys {
         let (was, is) = (old.meaning.get(key), new.meaning.get(key));
-        if was != is {
+        // Rows that were taken are taken still: units without rows in quarantine stay what they are.
+        let grown = || is.and_then(|v| v.as_u64()) > was.and_then(|v| v.as_u64());
+        let repaired = start == Start::Repair && key == "limits.max_document_bytes" && grown();
+        if was != is && !repaired {
             found.push(format!("{key} was {}, now {}", show(was), show(is)));
         }
     }
-    let by_name = |plan: &PlanRecord| -> BTreeMap<String, super::ShardEntry> {
-        plan.shards.iter().map(|s| (s.source_file.clone(), s.clone())).collect()
+    let n_other = found.len();
+    let mut n_new = 0;
+    let by_name = |plan: &PlanRecord| -> BTreeMap<String, (usize, super::ShardEntry)> {
+        let entries = plan.shards.iter().cloned().enumerate();
+        entries.map(|(index, s)| (s.source_file.clone(), (index, s))).collect()
     };
     let (was, is) = (by_name(old), by_name(new));
     for name in was.keys().chain(is.keys()).collect::<BTreeSet<_>>() {
         match (was.get(name), is.get(name)) {
+            (Some(_), Some(_)) if opening.absent.contains(name) => {
+                if start != Start::Extend {
+                    found.push(format!("shard {name} is gone"));
+                }
+            }
             (Some(_), None) => found.push(format!("shard {name} is gone")),
-            (None, Some(_)) => found.push(format!("shard {name} is new")),
-            (Some(a), Some(_)) if a.unreadable => {}
-            (Some(a), Some(b)) if (a.bytes, &a.footer_sha256) != (b.bytes, &b.footer_sha256) => {
+            (None, Some(_)) if start == Start::Extend => {}
+            (None, Some(_)) => {
+                n_new += 1;
+                found.push(format!("shard {name} is new"));
+            }
+            (Some((a, _)), Some((b, _))) if a != b => found.push(format!("shard {name} has another place")),
+            (Some((_, a)), _) if a.unreadable => {}
+            // Behind the limit: nothing is read of it.
+            (Some((_, a)), Some((_, b))) if a.units == 0 && b.units == 0 => {}
+            (Some((_, a)), Some((_, b))) if (a.bytes, &a.footer_sha256) != (b.bytes, &b.footer_sha256) => {
                 found.push(format!("shard {name} changed ({} bytes, now {})", a.bytes, b.bytes));
             }
-            (Some(a), Some(b)) if a != b => found.push(format!("shard {name} is cut differently")),
+            (Some((_, a)), Some((_, b))) if a != b => {
+                found.push(format!("shard {name} is cut differently"));
+            }
             _ => {}
         }
     }
-    if found.len() > SHOWN {
-        let more = found.len() - SHOWN;
-        found.truncate(SHOWN);
-        found.push(format!("and {more} more differences"));
-    }
-    found
-}
-
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, SinkError> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(SinkError::Io { path: path.into(), error }),
-    };
-    serde_json::from_slice(&text).map(Some).map_err(|error| {
-        SinkError::Refused(format!("{} is not a record of blt-pipeline: {error}", path.display()))
-    })
-}
-
-/// Entries of a folder; none when it is not there.
-fn list(folder: &Path) -> Result<Vec<PathBuf>, SinkError> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(SinkError::Io { path: folder.into(), error }),
-    };
-    entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>().map_err(SinkError::io(folder))
-}
-
-fn remove_if_there(path: &Path) -> Result<(), SinkError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(SinkError::Io { path: path.into(), error })
-        }
-        _ => Ok(()),
-    }
+    Differences { all_new_shards: n_other == 0 && n_new == found.len(), found }
 }

@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
-/// `_blt/plan.json`: what the output was made from and how.
+use super::SinkError;
+
+/// `_blt/plan.json`: what the output was made from and how. A plan that took its place, as `plan.r1.json` and
+/// so on, has all of its shards and more; the highest counts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanRecord {
     /// Version of the output tables.
@@ -13,8 +17,25 @@ pub struct PlanRecord {
     /// Everything that decides what is written, by key: the pipeline file's keys with defaults filled
     /// in, and the model's.
     pub meaning: BTreeMap<String, Value>,
-    /// The shards in their order.
+    /// The shards in their order. What `--extend` takes in comes last, so that units keep their names.
     pub shards: Vec<ShardEntry>,
+    /// Fingerprints of plans that this one replaced, whose units still count: `--only-quarantined` was asked
+    /// to take longer documents than they took.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<String>,
+}
+
+impl PlanRecord {
+    /// SHA-256, hex, of schema version and meaning: of what is done, not of what it is done to, since each shard
+    /// has its own identity.
+    ///
+    /// # Errors
+    /// [`SinkError::Encode`].
+    pub fn fingerprint(&self) -> Result<String, SinkError> {
+        let canonical = serde_json::to_vec(&(&self.schema_version, &self.meaning))
+            .map_err(|error| SinkError::Encode(format!("the plan: {error}")))?;
+        Ok(format!("{:x}", Sha256::digest(canonical)))
+    }
 }
 
 /// A shard in the plan.
@@ -30,6 +51,8 @@ pub struct ShardEntry {
     pub rows: u64,
     /// Units they are cut into.
     pub units: u32,
+    /// Uncompressed bytes of their content, as the footer tells them.
+    pub content_bytes: u64,
     /// Whether its footer could not be read: then it may be replaced by one that can.
     #[serde(default)]
     pub unreadable: bool,
@@ -70,6 +93,17 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Takes away the counts of a unit that was superseded.
+    pub fn subtract(&mut self, other: &Counts) {
+        self.rows -= other.rows;
+        self.filtered -= other.filtered;
+        self.documents -= other.documents;
+        self.quarantined -= other.quarantined;
+        self.bytes -= other.bytes;
+        self.patches -= other.patches;
+        self.entropy_sum -= other.entropy_sum;
+    }
+
     /// Adds the counts of another unit.
     pub fn add(&mut self, other: &Counts) {
         self.rows += other.rows;
@@ -82,7 +116,8 @@ impl Counts {
     }
 }
 
-/// `_blt/commits/<unit>.json`: its existence commits the unit.
+/// `_blt/commits/<unit>.json`: its existence commits the unit. A record that took its place, as
+/// `<unit>.r1.json` and so on, names the complete new files of the unit; the highest counts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CommitRecord {
     /// Name of the unit.
@@ -93,6 +128,8 @@ pub struct CommitRecord {
     pub row_start: u64,
     /// Row after the last.
     pub row_end: u64,
+    /// Uncompressed bytes of its content, as the footer tells them.
+    pub content_bytes: u64,
     /// What the unit holds.
     pub counts: Counts,
     /// Its files, one a table that has rows.
@@ -135,4 +172,24 @@ pub struct Manifest {
     pub device_classes: Vec<String>,
     /// Every file of the tables, sorted by path.
     pub files: Vec<FileEntry>,
+}
+
+/// `_blt/claims/<attempt>.json`: what one process is at. Advice for `status` and for who does what next; no
+/// promise rests on it, and nothing of it reaches a table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Name of the host.
+    pub host: String,
+    /// Process on that host.
+    pub process: u32,
+    /// Its share of the units, `index/count`, if it has one.
+    pub share: Option<String>,
+    /// When it began, seconds since 1970.
+    pub since: u64,
+    /// When this was written, likewise.
+    pub seen: u64,
+    /// Content bytes it scored so far.
+    pub bytes: u64,
+    /// Units it is at, each with the time it was begun.
+    pub units: BTreeMap<String, u64>,
 }

@@ -235,7 +235,7 @@ fn a_shard_that_changes_after_the_plan_is_not_read() {
     let plan = work.plan(&[]);
     work.texts("a.parquet", &["one", "two", "three"]);
     let mut model = blt_pipeline::model::FakeModel::new(crate::support::DIM, crate::support::CONTEXT);
-    let stop = Arc::default();
+    let stop = blt_pipeline::pipeline::Stop::default();
     let silent = blt_pipeline::pipeline::Display::Silent;
     let summary = blt_pipeline::pipeline::run(&plan, &mut model, stop, &silent).unwrap();
     assert_eq!(summary.failures.len(), 1);
@@ -312,13 +312,21 @@ fn an_output_of_another_plan_is_refused_with_the_difference_and_the_way_on() {
 }
 
 #[test]
-fn a_torn_record_is_named() {
+fn a_record_of_another_plan_is_named() {
     let work = Work::with(&["x"]);
     work.run(&[]);
     let record = work.out().join("_blt/commits/00000-00000.json");
     let text = fs::read_to_string(&record).unwrap();
-    fs::write(&record, &text[..text.len() / 2]).unwrap();
-    work.blt("run", &[]).expect(2, &["00000-00000.json is not a record of blt-pipeline"]);
     fs::write(&record, text.replace("\"fingerprint\": \"", "\"fingerprint\": \"0")).unwrap();
-    work.blt("run", &[]).expect(2, &["belongs to another plan"]);
+    work.blt("run", &[]).expect(2, &["00000-00000.json belongs to another plan", "--fresh"]);
+}
+
+#[test]
+fn a_plan_that_cannot_be_read_is_named() {
+    let work = Work::with(&["x"]);
+    work.run(&[]);
+    fs::write(work.out().join("_blt/plan.json"), "{").unwrap();
+    work.blt("run", &[]).expect(2, &["plan.json is not a record of blt-pipeline", "--fresh"]);
+    work.blt("run", &["--fresh"]).expect(2, &["would delete work that cannot be read", "--yes"]);
+    work.blt("run", &["--fresh", "--yes"]).expect(0, &["pipeline finished"]);
 }

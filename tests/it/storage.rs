@@ -94,7 +94,8 @@ const SETS: [&str; 2] = ["sink.unit_bytes=2 KB", "sink.embeddings=none"];
 fn run(work: &Work, out: &Path) -> crate::support::Outcome {
     let mut arguments = crate::support::set_flags(&SETS);
     let out = out.to_str().unwrap();
-    arguments.extend(["--output", out]);
+    // What the disk says when it is full is told here; that it is asked first, below.
+    arguments.extend(["--output", out, "--no-space-check"]);
     work.blt("run", &arguments)
 }
 
@@ -125,6 +126,21 @@ fn a_full_disk_is_said_with_the_remedy_and_the_same_command_finishes_once_there_
         assert_same(&snapshot(&out), &expected, "after a full disk");
         fs::remove_dir_all(&out).unwrap();
     }
+}
+
+#[test]
+fn a_disk_without_room_for_the_estimate_is_refused_with_both_figures_before_anything_is_written() {
+    let Some(disk) = SmallDisk::new("a disk without room") else { return };
+    let work = Work::new();
+    work.texts("a.parquet", &[prose(400_000, 0).as_str()]);
+    let ballast = disk.fill(100_000);
+    let out = disk.folder.join("out");
+    let arguments = ["--output", out.to_str().unwrap(), "--set", "sink.embeddings=none"];
+    let figures =
+        ["the output will take about 4.0", " MB, but ", "has room for ", " kB only", "--no-space-check"];
+    work.blt("run", &arguments).expect(2, &figures);
+    assert!(!out.exists());
+    fs::remove_file(ballast).unwrap();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,7 +17,8 @@ use arrow::{
 use blt_pipeline::{
     config::{Overrides, Pipeline},
     model::EntropyModel,
-    pipeline::{Display, ModelFacts, Plan, RunError, Summary, run},
+    pipeline::{Display, ModelFacts, Plan, RunError, Stop, Summary, run},
+    sink::Start,
 };
 use parquet::{
     arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
@@ -163,12 +164,12 @@ impl Work {
             sha256: "fake".into(),
             threshold: None,
         };
-        Plan::freeze(self.pipeline(sets), facts).unwrap()
+        Plan::freeze(self.pipeline(sets), facts, Start::Resume).unwrap()
     }
 
     /// Runs the engine with `model` in place of the pipeline's own.
     pub fn engine(&self, sets: &[&str], model: &mut dyn EntropyModel) -> Result<Summary, RunError> {
-        run(&self.plan(sets), model, Arc::new(AtomicBool::new(false)), &Display::Silent)
+        run(&self.plan(sets), model, Stop::default(), &Display::Silent)
     }
 
     /// Column after column of `table`; `None` when there is no such table.

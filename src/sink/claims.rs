@@ -1,0 +1,215 @@
+//! What processes say they are at, in `_blt/claims`. Advice only: it tells people who does what, and keeps
+//! processes on one output out of each other's way. Nothing is wrong if it is old, missing or untrue.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use super::{
+    Attempt, Claim, SinkError,
+    files::{create_folder, list, read_json, remove_if_there},
+};
+use crate::data::UnitId;
+
+/// A process that has not written for so long is taken for dead where its host cannot be asked.
+const SILENCE: u64 = 120;
+/// An idle process writes at least so often.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How old what is known of the others may be.
+const REFRESH: Duration = Duration::from_millis(500);
+
+/// What can be said of the process behind a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// It is there and wrote lately.
+    Alive,
+    /// Its host is this one, and it has no such process.
+    Dead,
+    /// It has not written for so many seconds: stopped, dead, or on a host whose clock is wrong.
+    Silent(u64),
+}
+
+impl Claim {
+    /// Whether the process behind it is at work, judged from the host `host`.
+    pub fn liveness(&self, host: &str, now: u64) -> Liveness {
+        let silence = now.abs_diff(self.seen);
+        let processes = Path::new("/proc");
+        if self.host == host && processes.is_dir() && !processes.join(self.process.to_string()).exists() {
+            return Liveness::Dead;
+        }
+        if silence > SILENCE { Liveness::Silent(silence) } else { Liveness::Alive }
+    }
+}
+
+/// Name of this host.
+pub(super) fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// Every claim that can be read, with its file. One that cannot is no claim.
+pub(super) fn read_claims(root: &Path) -> Result<Vec<(PathBuf, Claim)>, SinkError> {
+    let mut claims = Vec::new();
+    for path in list(&root.join("_blt/claims"))? {
+        if path.extension().is_none_or(|e| e != "json") {
+            continue;
+        }
+        if let Ok(Some(claim)) = read_json::<Claim>(&path) {
+            claims.push((path, claim));
+        }
+    }
+    Ok(claims)
+}
+
+/// Removes what dead processes said.
+pub(super) fn forget_the_dead(root: &Path) -> Result<(), SinkError> {
+    let (host, now) = (host(), now());
+    for (path, claim) in read_claims(root)? {
+        if claim.liveness(&host, now) == Liveness::Dead {
+            remove_if_there(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// What this process says, and what it knows of the others.
+#[derive(Debug)]
+pub struct Claims {
+    root: PathBuf,
+    attempt: Arc<Attempt>,
+    claim: Mutex<Own>,
+    others: Mutex<Others>,
+}
+
+#[derive(Debug)]
+struct Own {
+    claim: Claim,
+    /// When it was written, unless it changed since.
+    written: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Others {
+    units: BTreeSet<String>,
+    read: Option<Instant>,
+}
+
+impl Claims {
+    pub(super) fn new(root: &Path, attempt: Arc<Attempt>, share: Option<String>) -> Self {
+        let claim = Claim {
+            host: host(),
+            process: std::process::id(),
+            share,
+            since: now(),
+            seen: 0,
+            bytes: 0,
+            units: BTreeMap::new(),
+        };
+        Claims {
+            root: root.into(),
+            attempt,
+            claim: Mutex::new(Own { claim, written: None }),
+            others: Mutex::default(),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.root.join("_blt/claims").join(format!("{}.json", self.attempt.id()))
+    }
+
+    /// This process begins `unit`.
+    pub fn begin(&self, unit: UnitId) {
+        let mut own = lock(&self.claim);
+        own.claim.units.insert(unit.to_string(), now());
+        own.written = None;
+    }
+
+    /// It is done with `unit`, whatever came of it.
+    pub fn end(&self, unit: UnitId) {
+        let mut own = lock(&self.claim);
+        own.claim.units.remove(&unit.to_string());
+        own.written = None;
+    }
+
+    /// Writes the claim if it changed or is old. `bytes` of content were scored so far.
+    ///
+    /// # Errors
+    /// [`SinkError::Io`]; the run need not care.
+    pub fn publish(&self, bytes: u64) -> Result<(), SinkError> {
+        let claim = {
+            let mut own = lock(&self.claim);
+            if own.written.is_some_and(|at| at.elapsed() < HEARTBEAT) {
+                return Ok(());
+            }
+            own.written = Some(Instant::now());
+            own.claim.seen = now();
+            own.claim.bytes = bytes;
+            own.claim.clone()
+        };
+        create_folder(&self.root.join("_blt/claims"))?;
+        self.attempt.replace_advice(&self.path(), &claim)
+    }
+
+    /// Whether another process that is alive says that it is at `unit`.
+    pub fn is_anothers(&self, unit: UnitId) -> bool {
+        let mut others = lock(&self.others);
+        if others.read.is_none_or(|at| at.elapsed() > REFRESH) {
+            let own = self.path();
+            let (host, now) = (host(), now());
+            // What cannot be read is not known; the unit may be done twice then, which harms nothing.
+            let claims = read_claims(&self.root).unwrap_or_default();
+            let alive = claims
+                .into_iter()
+                .filter(|(path, claim)| *path != own && claim.liveness(&host, now) == Liveness::Alive);
+            others.units = alive.flat_map(|(_, claim)| claim.units.into_keys()).collect();
+            others.read = Some(Instant::now());
+        }
+        others.units.contains(&unit.to_string())
+    }
+
+    /// Takes the claim back: this process ends.
+    pub fn withdraw(&self) {
+        // A claim that stays is taken for a dead process's.
+        let _ = remove_if_there(&self.path());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_believed_to_live_while_its_host_has_it_or_it_writes() {
+        let claim = |host: &str, process, seen| Claim {
+            host: host.into(),
+            process,
+            share: None,
+            since: 0,
+            seen,
+            bytes: 0,
+            units: BTreeMap::new(),
+        };
+        let own = std::process::id();
+        for (claim, expected) in [
+            (claim("here", own, 1000), Liveness::Alive),
+            (claim("here", u32::MAX, 1000), Liveness::Dead),
+            (claim("there", u32::MAX, 1000), Liveness::Alive),
+            (claim("there", u32::MAX, 500), Liveness::Silent(510)),
+            // Its clock is a day ahead.
+            (claim("there", own, 87_410), Liveness::Silent(86_400)),
+        ] {
+            assert_eq!(claim.liveness("here", 1010), expected, "{claim:?}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Everything that an output's `_blt` folder says, read at one moment. Changes nothing.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::de::DeserializeOwned;
+
+use super::{
+    CommitRecord, Counts, FailureRecord, FileEntry, Manifest, PlanRecord, SinkError,
+    files::{list, read_json, temporary_of},
+};
+use crate::data::UnitId;
+
+/// The plan, the records that count, and what else lies beside them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ledger {
+    /// The plan that counts.
+    pub plan: PlanRecord,
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// Of every committed unit the record that counts, by the unit's name.
+    pub committed: BTreeMap<String, CommitRecord>,
+    /// Records that cannot be read: torn, empty, or edited. They commit nothing.
+    pub damaged: Vec<PathBuf>,
+    /// Units and shards that could not be done, as the last run that tried said.
+    pub failed: Vec<FailureRecord>,
+    /// The manifest, if there is one.
+    pub manifest: Option<Manifest>,
+}
+
+impl Ledger {
+    /// Reads the output in folder `root`; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`SinkError::Refused`] when the plan cannot be read, or a record belongs to another one;
+    /// [`SinkError::Io`] when something cannot be read.
+    pub fn read(root: &Path) -> Result<Option<Ledger>, SinkError> {
+        let Some((_, plan)) = read_plan(root)? else {
+            return Ok(None);
+        };
+        let fingerprint = plan.fingerprint()?;
+        let folder = root.join("_blt/commits");
+        let mut committed: BTreeMap<String, (u32, CommitRecord)> = BTreeMap::new();
+        let mut damaged = Vec::new();
+        for path in list(&folder)? {
+            let Some((name, revision)) = record_name(&path) else {
+                continue;
+            };
+            match read_json::<CommitRecord>(&path) {
+                Ok(Some(record)) if record.unit == name => {
+                    refuse_other_fingerprint(&path, &record, &plan, &fingerprint)?;
+                    if committed.get(&name).is_none_or(|(highest, _)| *highest < revision) {
+                        committed.insert(name, (revision, record));
+                    }
+                }
+                Ok(None) => {}
+                Ok(Some(_)) | Err(SinkError::Refused(_)) => damaged.push(path),
+                Err(error) => return Err(error),
+            }
+        }
+        let failed = list(&root.join("_blt/failed"))?.into_iter().filter(|p| record_name(p).is_some());
+        Ok(Some(Ledger {
+            plan,
+            fingerprint,
+            committed: committed.into_iter().map(|(name, (_, record))| (name, record)).collect(),
+            damaged,
+            failed: failed.filter_map(|path| read_or_none(&path).transpose()).collect::<Result<_, _>>()?,
+            manifest: read_or_none(&root.join("_blt/manifest.json"))?,
+        }))
+    }
+
+    /// Units of the plan, in its order.
+    pub fn units(&self) -> impl Iterator<Item = UnitId> {
+        let shards = self.plan.shards.iter().zip(0u32..);
+        shards.flat_map(|(entry, shard)| (0..entry.units).map(move |unit| UnitId { shard, unit }))
+    }
+
+    /// Number of units of the plan.
+    pub fn n_units(&self) -> u64 {
+        self.plan.shards.iter().map(|s| u64::from(s.units)).sum()
+    }
+
+    /// Whether every unit of the plan is committed, and every shard could be read.
+    pub fn is_complete(&self) -> bool {
+        self.plan.shards.iter().all(|shard| !shard.unreadable)
+            && self.units().all(|unit| self.committed.contains_key(&unit.to_string()))
+    }
+
+    /// Whether the manifest is there and says what the records say: nothing is left to do.
+    pub fn is_finished(&self) -> bool {
+        self.manifest.as_ref().is_some_and(|m| self.is_complete() && m.files == self.files())
+    }
+
+    /// What the committed units hold together.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.committed.values().for_each(|record| counts.add(&record.counts));
+        counts
+    }
+
+    /// Files of the committed units, sorted by path.
+    pub fn files(&self) -> Vec<FileEntry> {
+        let mut files: Vec<FileEntry> =
+            self.committed.values().flat_map(|record| record.files.iter().cloned()).collect();
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        files
+    }
+}
+
+/// The plan that counts, with its revision; `None` when the folder has none.
+///
+/// # Errors
+/// As [`Ledger::read`].
+pub(super) fn read_plan(root: &Path) -> Result<Option<(u32, PlanRecord)>, SinkError> {
+    let read = |revision| {
+        read_json::<PlanRecord>(&plan_path(root, revision)).map_err(|error| match error {
+            SinkError::Refused(what) => {
+                SinkError::Refused(format!("{what}; restore it, or start over with run --fresh"))
+            }
+            other => other,
+        })
+    };
+    let Some(mut plan) = read(0)? else {
+        return Ok(None);
+    };
+    let mut revision = 0;
+    while let Some(next) = read(revision + 1)? {
+        (revision, plan) = (revision + 1, next);
+    }
+    Ok(Some((revision, plan)))
+}
+
+/// A unit's record that counts, and the number that the next one would get.
+///
+/// # Errors
+/// [`SinkError::Io`].
+pub(super) fn read_unit(root: &Path, name: &str) -> Result<(u32, Option<CommitRecord>), SinkError> {
+    let (mut next, mut counts) = (0, None);
+    loop {
+        match read_json::<CommitRecord>(&commit_path(root, name, next)) {
+            Ok(None) => return Ok((next, counts)),
+            Ok(Some(record)) if record.unit == name => counts = Some(record),
+            // Torn: it commits nothing, and the next number is free to.
+            Ok(Some(_)) | Err(SinkError::Refused(_)) => {}
+            Err(error) => return Err(error),
+        }
+        next += 1;
+    }
+}
+
+pub(super) fn plan_path(root: &Path, revision: u32) -> PathBuf {
+    root.join("_blt").join(revised("plan", revision))
+}
+
+pub(super) fn commit_path(root: &Path, name: &str, revision: u32) -> PathBuf {
+    root.join("_blt/commits").join(revised(name, revision))
+}
+
+fn revised(name: &str, revision: u32) -> String {
+    if revision == 0 { format!("{name}.json") } else { format!("{name}.r{revision}.json") }
+}
+
+/// `00000-00003.r2.json` is revision 2 of what is called `00000-00003`. `None` for other names.
+pub(super) fn record_name(path: &Path) -> Option<(String, u32)> {
+    let stem = path.file_name()?.to_str()?.strip_suffix(".json")?;
+    if temporary_of(path).is_some() {
+        return None;
+    }
+    match stem.split_once(".r") {
+        None => Some((stem.to_owned(), 0)),
+        Some((name, revision)) => Some((name.to_owned(), revision.parse().ok()?)),
+    }
+}
+
+/// What cannot be read is not there: it is only told of, or written anew.
+fn read_or_none<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, SinkError> {
+    match read_json(path) {
+        Err(SinkError::Refused(_)) => Ok(None),
+        other => other,
+    }
+}
+
+fn refuse_other_fingerprint(
+    path: &Path,
+    record: &CommitRecord,
+    plan: &PlanRecord,
+    fingerprint: &str,
+) -> Result<(), SinkError> {
+    if record.fingerprint == fingerprint || plan.earlier.contains(&record.fingerprint) {
+        return Ok(());
+    }
+    Err(SinkError::Refused(format!(
+        "{} belongs to another plan than _blt/plan.json; the output was mixed with another one. Remove what does \
+         not belong there, or start over with run --fresh",
+        path.display()
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_told_from_what_lies_beside_it() {
+        for (file, expected) in [
+            ("00000-00003.json", Some(("00000-00003", 0))),
+            ("00000-00003.r12.json", Some(("00000-00003", 12))),
+            (".tmp-00000-00003-abc-0", None),
+            ("00000-00003.rx.json", None),
+            ("notes.txt", None),
+        ] {
+            let expected = expected.map(|(name, revision): (&str, u32)| (name.to_owned(), revision));
+            assert_eq!(record_name(Path::new(file)), expected, "{file}");
+        }
+    }
+}
