@@ -346,6 +346,8 @@ pub struct RowReader {
     groups: std::vec::IntoIter<GroupRows>,
     batches: Option<ParquetRecordBatchReader>,
     pending: Option<RecordBatch>,
+    /// Rows of the units to come: what is asked for must be what comes next.
+    units: std::vec::IntoIter<Range<u64>>,
     next_row: u64,
     shard: Shard,
     source: Source,
@@ -383,6 +385,7 @@ impl RowReader {
             groups: group_rows(&shard.row_groups, units).into_iter(),
             batches: None,
             pending: None,
+            units: units.to_vec().into_iter(),
             next_row: units.first().map_or(0, |rows| rows.start),
             shard: shard.clone(),
             source: source.clone(),
@@ -406,6 +409,10 @@ impl RowReader {
         let mut carried = Vec::new();
         let mut bytes_left = content_bound(&unit, self.max_document_bytes);
         self.next_row = unit.rows.start;
+        if self.units.next().as_ref() != Some(&unit.rows) {
+            let problem = "the rows were asked for out of order";
+            return Err(SourceError::Data(format!("{}: {problem}", self.context())));
+        }
         while self.next_row < unit.rows.end {
             let rows = match self.pending.take() {
                 Some(rows) => rows,

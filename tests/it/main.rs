@@ -6,6 +6,7 @@ mod bad_input;
 mod command_line;
 mod content_types;
 mod engine;
+mod faults;
 mod golden;
 mod hard_files;
 mod packing;

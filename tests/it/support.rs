@@ -49,7 +49,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn of(output: std::process::Output) -> Self {
+    pub fn of(output: std::process::Output) -> Self {
         Outcome {
             // A signal has no code; no story expects -1.
             code: output.status.code().unwrap_or(-1),
@@ -135,13 +135,25 @@ impl Work {
         outcome
     }
 
+    /// `blt-pipeline run pipeline.toml --set …` with points of failure: `commit::link=return(kill)`.
+    pub fn run_with(&self, points: &str, sets: &[&str]) -> Outcome {
+        let child = self.start_with(points, sets);
+        Outcome::of(child.wait_with_output().unwrap())
+    }
+
     /// The process of `blt-pipeline run pipeline.toml --set …`, not waited for.
     pub fn start(&self, sets: &[&str]) -> std::process::Child {
+        self.start_with("", sets)
+    }
+
+    /// Likewise, with points of failure.
+    pub fn start_with(&self, points: &str, sets: &[&str]) -> std::process::Child {
         std::process::Command::new(env!("CARGO_BIN_EXE_blt-pipeline"))
             .args(["run", "pipeline.toml"])
             .args(set_flags(sets))
             .current_dir(self.folder.path())
             .env_remove("RUST_LOG")
+            .env("FAILPOINTS", points)
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::piped())
             .spawn()
