@@ -53,7 +53,10 @@ impl Attempt {
         point: &str,
     ) -> Result<(), SinkError> {
         let temporary = self.write_beside(path, value, true)?;
-        fault::point(point).and_then(|()| fs::rename(&temporary, path)).map_err(SinkError::io(path))?;
+        fault::point(point).and_then(|()| fs::rename(&temporary, path)).map_err(|error| {
+            let _ = fs::remove_file(&temporary);
+            SinkError::Io { path: path.into(), error }
+        })?;
         sync_folder(parent(path))
     }
 
@@ -81,8 +84,10 @@ impl Attempt {
     }
 
     fn write_beside<T: Serialize>(&self, path: &Path, value: &T, sync: bool) -> Result<PathBuf, SinkError> {
-        let of = path.file_stem().unwrap_or_default().to_string_lossy();
-        let temporary = self.temporary(parent(path), &of);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // `00000-00003` of `00000-00003.r1.json`.
+        let of = name.split('.').next().unwrap_or_default();
+        let temporary = self.temporary(parent(path), of);
         let mut text =
             serde_json::to_vec_pretty(value).map_err(|error| SinkError::Encode(error.to_string()))?;
         text.push(b'\n');

@@ -151,9 +151,10 @@ impl Output {
         let existing = read_plan(root)?;
         if existing.is_none() {
             refuse_foreign_folder(root)?;
-            for folder in ["_blt/commits", "_blt/failed", "_blt/claims"] {
-                create_folder(&root.join(folder))?;
-            }
+        }
+        // Some may be missing from an output that was being deleted.
+        for folder in ["_blt/commits", "_blt/failed", "_blt/claims"] {
+            create_folder(&root.join(folder))?;
         }
         let mut lock = Lock::open(root)?;
         lock.share()?;

@@ -161,22 +161,12 @@ impl Work {
     }
 
     pub fn pipeline(&self, sets: &[&str]) -> Pipeline {
-        let set = sets.iter().map(|s| (*s).to_owned()).collect();
-        let overrides = Overrides { set, ..Overrides::default() };
-        Pipeline::load(&self.path("pipeline.toml"), &overrides).unwrap()
+        pipeline_of(&self.path("pipeline.toml"), sets)
     }
 
     /// The plan for a fake model of [`DIM`] and [`CONTEXT`].
     pub fn plan(&self, sets: &[&str]) -> Plan {
-        let facts = ModelFacts {
-            name: "fake".into(),
-            dim: DIM,
-            max_context: CONTEXT,
-            parameters: 0,
-            sha256: "fake".into(),
-            threshold: None,
-        };
-        Plan::freeze(self.pipeline(sets), facts, Start::Resume).unwrap()
+        plan_of(&self.path("pipeline.toml"), sets)
     }
 
     /// Runs the engine with `model` in place of the pipeline's own.
@@ -192,6 +182,25 @@ impl Work {
     pub fn documents(&self) -> Vec<Row> {
         rows(&self.table("documents").expect("the output has documents"))
     }
+}
+
+fn pipeline_of(file: &Path, sets: &[&str]) -> Pipeline {
+    let set = sets.iter().map(|s| (*s).to_owned()).collect();
+    let overrides = Overrides { set, ..Overrides::default() };
+    Pipeline::load(file, &overrides).unwrap()
+}
+
+/// The plan of the pipeline file `file` for a fake model of [`DIM`] and [`CONTEXT`].
+pub fn plan_of(file: &Path, sets: &[&str]) -> Plan {
+    let facts = ModelFacts {
+        name: "fake".into(),
+        dim: DIM,
+        max_context: CONTEXT,
+        parameters: 0,
+        sha256: "fake".into(),
+        threshold: None,
+    };
+    Plan::freeze(pipeline_of(file, sets), facts, Start::Resume).unwrap()
 }
 
 pub fn set_flags<'a>(sets: &[&'a str]) -> Vec<&'a str> {
