@@ -72,9 +72,9 @@
 //!
 //! # Commit
 //!
-//! 1. A unit's tables are written to `.tmp-…` files beside their place, synced, and renamed to
-//!    `<table>/<shard>-<unit>-<hash8>.parquet`, where `hash8` is of the content; then the folder is
-//!    synced. A table without rows has no file.
+//! 1. A unit's tables are written to `.tmp-<unit>-<attempt>-…` files beside their place, synced, and
+//!    renamed to `<table>/<shard>-<unit>-<hash8>.parquet`, where `hash8` is of the content; then the folder
+//!    is synced. A table without rows has no file.
 //! 2. The record `_blt/commits/<shard>-<unit>.json` is created by a hard link, which fails if another
 //!    attempt was first. Its existence commits the unit. A loser removes the files that the winner's
 //!    record does not name.
@@ -83,6 +83,23 @@
 //!
 //! `_blt/plan.json` says what the output was made from. A run whose plan differs is refused with every
 //! difference; one whose plan is the same does the units that have no record yet.
+//!
+//! Nothing that counts is ever overwritten. What takes the place of a record or of the plan is created
+//! beside it under the next number (`<unit>.r1.json`, `plan.r1.json`), and the highest readable number
+//! counts: a repair of a unit with rows in quarantine, a plan with more shards, and the second try
+//! after a torn record are all the same operation, and of two processes that try one wins.
+//!
+//! # Who may remove what
+//!
+//! A process may be paused anywhere and go on days later. So a file under a final name stays as long as
+//! its unit has no record: the attempt that made it could still name it. Once there is a record, an
+//! unnamed file belongs to an attempt that has lost, and whoever finishes the output removes it
+//! ([`sink::garbage`]). Only a repair may supersede a record, so repairs share the lock `_blt/lock`, and
+//! whoever removes files holds it alone; the system releases it when a process dies. Committing takes no
+//! lock, and no attempt waits for another.
+//!
+//! Claims (`_blt/claims`) say which process is at which unit. They are advice, for [`sink::Status`] and so
+//! that processes seldom do the same; no promise rests on them, or on a clock.
 //!
 //! # The same bytes
 //!
