@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::data::{Boundary, PatchRule};
 
@@ -82,6 +83,23 @@ pub struct Sample {
     pub fraction: f64,
     /// Chooses which rows are kept.
     pub seed: u64,
+}
+
+impl Sample {
+    /// Whether a row belongs to the sample: a hash of seed, file and row, so that it does wherever and
+    /// whenever it is read.
+    pub fn keeps(&self, source_file: &str, source_row: u64) -> bool {
+        let mut hash = Sha256::new();
+        hash.update(self.seed.to_le_bytes());
+        hash.update(source_row.to_le_bytes());
+        hash.update(source_file);
+        let hash = hash.finalize();
+        let mut head = [0u8; 8];
+        head.copy_from_slice(&hash[..8]);
+        // The 53 bits that an f64 holds exactly: uniform in [0, 1).
+        let uniform = (u64::from_le_bytes(head) >> 11) as f64 / (1u64 << 53) as f64;
+        uniform < self.fraction
+    }
 }
 
 /// How content becomes segments.

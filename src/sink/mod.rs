@@ -9,6 +9,7 @@ mod ledger;
 mod output;
 mod record;
 mod status;
+mod verify;
 
 use std::{
     io,
@@ -24,6 +25,7 @@ pub use self::{
     output::{Committed, Finish, Opening, Output, Start, inspect, planned},
     record::{Claim, CommitRecord, Counts, FailureRecord, FileEntry, Manifest, PlanRecord, ShardEntry},
     status::{ProcessStatus, Status},
+    verify::{Problem, ProblemRow, Verification, verify},
 };
 
 /// Why an output could not be opened or written.

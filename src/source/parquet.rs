@@ -32,7 +32,7 @@ use sha2::{Digest, Sha256};
 
 use super::{RowGroup, ShardFile, SourceError};
 use crate::{
-    config::{Sample, Source},
+    config::Source,
     data::{RawBatch, RawRow, Rejected, Unit},
 };
 
@@ -519,7 +519,7 @@ impl RowReader {
             let source_row = self.next_row + index as u64;
             let file = &self.shard.file.source_file;
             if let Some(sample) = &self.source.sample
-                && !in_sample(sample, file, source_row)
+                && !sample.keeps(file, source_row)
             {
                 batch.n_filtered += 1;
                 continue;
@@ -595,21 +595,6 @@ fn batch_rows(row_groups: &[RowGroup]) -> usize {
         .map(|g| TARGET_BATCH_BYTES / (g.weight() / g.rows).max(1))
         .min();
     rows.unwrap_or(1).clamp(1, MAX_BATCH_ROWS) as usize
-}
-
-/// Whether a row belongs to the sample: a hash of seed, file and row, so that it does wherever and
-/// whenever it is read.
-fn in_sample(sample: &Sample, source_file: &str, source_row: u64) -> bool {
-    let mut hash = Sha256::new();
-    hash.update(sample.seed.to_le_bytes());
-    hash.update(source_row.to_le_bytes());
-    hash.update(source_file);
-    let hash = hash.finalize();
-    let mut head = [0u8; 8];
-    head.copy_from_slice(&hash[..8]);
-    // The 53 bits that an f64 holds exactly: uniform in [0, 1).
-    let uniform = (u64::from_le_bytes(head) >> 11) as f64 / (1u64 << 53) as f64;
-    uniform < sample.fraction
 }
 
 struct ContentColumn<'a> {
