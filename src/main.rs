@@ -75,6 +75,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Check every file and row of an output, without its source: exit code 0 if it is complete and right, 65 if
+    /// something is wrong, 75 if it is right so far but not complete.
+    #[command(after_help = "Example:\n  blt-pipeline verify output/quickstart")]
+    Verify {
+        /// Folder of the output.
+        output: PathBuf,
+        /// Prints a JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Write the manifest of an output whose units are all committed, and remove what no record names. `run` does
     /// it with the last unit.
     #[command(after_help = "Example:\n  blt-pipeline finalize output/quickstart")]
@@ -256,6 +266,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run(args, cli.log_format, bars),
         Command::Plan(args) => show_plan(args).map(|()| 0),
         Command::Status { output, json } => show_status(output, *json).map(|()| 0),
+        Command::Verify { output, json } => verify(output, *json),
         Command::Finalize { output } => finalize(output),
         Command::Gc { output, delete } => collect_garbage(output, *delete).map(|()| 0),
         Command::Model { command: ModelCommand::Info { weights } } => show_model(weights).map(|()| 0),
@@ -495,6 +506,19 @@ fn show_status(output: &Path, json: bool) -> Result<(), Failure> {
 fn as_json(value: &impl serde::Serialize) -> Result<String, Failure> {
     serde_json::to_string_pretty(value)
         .map_err(|error| Failure { code: EXIT_INTERNAL, message: error.to_string() })
+}
+
+fn verify(output: &Path, json: bool) -> Result<u8, Failure> {
+    let found = sink::verify(output)?;
+    match json {
+        true => print(&as_json(&found)?)?,
+        false => print(&found)?,
+    }
+    Ok(match (&found.problem, found.complete) {
+        (Some(_), _) => EXIT_DATA,
+        (None, true) => 0,
+        (None, false) => EXIT_RESUMABLE,
+    })
 }
 
 fn finalize(output: &Path) -> Result<u8, Failure> {

@@ -1,11 +1,13 @@
 //! From patched units to committed Parquet files, records and a manifest. Knows nothing of models or
 //! threads.
 
+mod admission;
 mod claims;
 mod encode;
 mod files;
 mod garbage;
 mod ledger;
+mod lock;
 mod output;
 mod record;
 mod status;

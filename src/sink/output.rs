@@ -2,27 +2,27 @@
 //! nothing of how files are encoded.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs::{self, File, TryLockError},
-    io,
+    collections::BTreeSet,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
-    Attempt, Claims, CommitRecord, EncodedUnit, FailureRecord, Ledger, Manifest, PlanRecord, SinkError,
+    Attempt, Claims, CommitRecord, EncodedUnit, FailureRecord, Ledger, Liveness, Manifest, PlanRecord,
+    SinkError,
+    admission::{refuse_other_plan, refuse_unfinished_absent},
     claims::{forget_the_dead, host, now, read_claims},
     files::{create_folder, list, remove_if_there, sync_folder},
     garbage::{self, garbage},
     ledger::{commit_path, plan_path, read_plan, read_unit},
+    lock::Lock,
 };
 use crate::{
     data::UnitId,
     fault,
     schema::{SCHEMA_VERSION, Table},
-    sink::Liveness,
 };
 
 /// What a run does with an output that is there already.
@@ -432,68 +432,6 @@ fn manifest(ledger: &Ledger, files: Vec<super::FileEntry>) -> Manifest {
     }
 }
 
-/// `_blt/lock`: shared by processes that supersede records or write a plan, held alone by whoever removes what
-/// no record names. The system releases it when its process dies.
-#[derive(Debug)]
-struct Lock(Option<File>);
-
-impl Lock {
-    fn open(root: &Path) -> Result<Lock, SinkError> {
-        let path = root.join("_blt/lock");
-        let file = File::options().create(true).append(true).open(&path).map_err(SinkError::io(&path))?;
-        Ok(Lock(Some(file)))
-    }
-
-    /// Waits for whoever holds it alone, which is short.
-    fn share(&mut self) -> Result<(), SinkError> {
-        let Some(file) = &self.0 else { return Ok(()) };
-        match file.lock_shared() {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.0 = None,
-            other => other.map_err(SinkError::io(Path::new("_blt/lock")))?,
-        }
-        Ok(())
-    }
-
-    /// Without locks, nobody can tell that a record is about to be superseded.
-    fn refuse_missing(&self, root: &Path) -> Result<(), SinkError> {
-        match self.0 {
-            Some(_) => Ok(()),
-            None => Err(SinkError::Refused(format!(
-                "--only-quarantined needs file locks, and the storage of {} has none; copy the output to another                  one for this",
-                root.display()
-            ))),
-        }
-    }
-
-    /// Tells whether this process holds it alone now.
-    fn take_alone(&mut self, patience: Duration) -> Result<bool, SinkError> {
-        self.release()?;
-        let Some(file) = &self.0 else { return Ok(true) };
-        let started = Instant::now();
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(true),
-                Err(TryLockError::WouldBlock) if started.elapsed() >= patience => return Ok(false),
-                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(50)),
-                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
-                    self.0 = None;
-                    return Ok(true);
-                }
-                Err(TryLockError::Error(error)) => {
-                    return Err(SinkError::Io { path: "_blt/lock".into(), error });
-                }
-            }
-        }
-    }
-
-    fn release(&mut self) -> Result<(), SinkError> {
-        match &self.0 {
-            Some(file) => file.unlock().map_err(SinkError::io(Path::new("_blt/lock"))),
-            None => Ok(()),
-        }
-    }
-}
-
 /// Deletes an output and nothing else. Records go first and the plan last: whatever is left of it after a kill is
 /// an output with less committed.
 fn delete(root: &Path) -> Result<(), SinkError> {
@@ -567,46 +505,6 @@ fn refusal(root: &Path, error: SinkError) -> SinkError {
     }
 }
 
-fn refuse_other_plan(root: &Path, existing: &PlanRecord, opening: Opening<'_>) -> Result<(), SinkError> {
-    let Differences { mut found, all_new_shards } = differences(existing, opening);
-    if found.is_empty() {
-        return Ok(());
-    }
-    const SHOWN: usize = 8;
-    if found.len() > SHOWN {
-        let more = found.len() - SHOWN;
-        found.truncate(SHOWN);
-        found.push(format!("and {more} more differences"));
-    }
-    let remedy = if all_new_shards { "take new shards in with --extend, " } else { "" };
-    Err(SinkError::Refused(format!(
-        "{} holds the output of another plan: {}; {remedy}give this plan a folder of its own (sink.uri or --output), \
-         or start over with --fresh",
-        root.display(),
-        found.join("; ")
-    )))
-}
-
-/// A shard that is no longer there may be left out only once all of it is committed.
-fn refuse_unfinished_absent(root: &Path, opening: Opening<'_>) -> Result<(), SinkError> {
-    for (shard, entry) in (0u32..).zip(&opening.plan.shards) {
-        if !opening.absent.contains(&entry.source_file) {
-            continue;
-        }
-        for unit in 0..entry.units {
-            let name = UnitId { shard, unit }.to_string();
-            if read_unit(root, &name)?.1.is_none() {
-                return Err(SinkError::Refused(format!(
-                    "shard {} is gone from source.uri, and unit {name} of it is not committed yet; bring it back, \
-                     or start over with --fresh",
-                    entry.source_file
-                )));
-            }
-        }
-    }
-    Ok(())
-}
-
 fn refuse_file(root: &Path) -> Result<(), SinkError> {
     if root.exists() && !root.is_dir() {
         return Err(SinkError::Refused(format!("sink.uri: {} is a file, not a folder", root.display())));
@@ -625,63 +523,4 @@ fn refuse_foreign_folder(root: &Path) -> Result<(), SinkError> {
             path.file_name().unwrap_or_default().display()
         ))),
     }
-}
-
-struct Differences {
-    found: Vec<String>,
-    /// Whether `--extend` would do.
-    all_new_shards: bool,
-}
-
-fn differences(old: &PlanRecord, opening: Opening<'_>) -> Differences {
-    let (new, start) = (opening.plan, opening.start);
-    let mut found = Vec::new();
-    if old.schema_version != new.schema_version {
-        found.push(format!("the schema version was {}, now {}", old.schema_version, new.schema_version));
-    }
-    let keys: BTreeSet<&String> = old.meaning.keys().chain(new.meaning.keys()).collect();
-    let show = |value: Option<&serde_json::Value>| value.map_or("absent".into(), |v| v.to_string());
-    for key in keys {
-        let (was, is) = (old.meaning.get(key), new.meaning.get(key));
-        // Rows that were taken are taken still: units without rows in quarantine stay what they are.
-        let grown = || is.and_then(|v| v.as_u64()) > was.and_then(|v| v.as_u64());
-        let repaired = start == Start::Repair && key == "limits.max_document_bytes" && grown();
-        if was != is && !repaired {
-            found.push(format!("{key} was {}, now {}", show(was), show(is)));
-        }
-    }
-    let n_other = found.len();
-    let mut n_new = 0;
-    let by_name = |plan: &PlanRecord| -> BTreeMap<String, (usize, super::ShardEntry)> {
-        let entries = plan.shards.iter().cloned().enumerate();
-        entries.map(|(index, s)| (s.source_file.clone(), (index, s))).collect()
-    };
-    let (was, is) = (by_name(old), by_name(new));
-    for name in was.keys().chain(is.keys()).collect::<BTreeSet<_>>() {
-        match (was.get(name), is.get(name)) {
-            (Some(_), Some(_)) if opening.absent.contains(name) => {
-                if start != Start::Extend {
-                    found.push(format!("shard {name} is gone"));
-                }
-            }
-            (Some(_), None) => found.push(format!("shard {name} is gone")),
-            (None, Some(_)) if start == Start::Extend => {}
-            (None, Some(_)) => {
-                n_new += 1;
-                found.push(format!("shard {name} is new"));
-            }
-            (Some((a, _)), Some((b, _))) if a != b => found.push(format!("shard {name} has another place")),
-            (Some((_, a)), _) if a.unreadable => {}
-            // Behind the limit: nothing is read of it.
-            (Some((_, a)), Some((_, b))) if a.units == 0 && b.units == 0 => {}
-            (Some((_, a)), Some((_, b))) if (a.bytes, &a.footer_sha256) != (b.bytes, &b.footer_sha256) => {
-                found.push(format!("shard {name} changed ({} bytes, now {})", a.bytes, b.bytes));
-            }
-            (Some((_, a)), Some((_, b))) if a != b => {
-                found.push(format!("shard {name} is cut differently"));
-            }
-            _ => {}
-        }
-    }
-    Differences { all_new_shards: n_other == 0 && n_new == found.len(), found }
 }

@@ -1,6 +1,7 @@
 //! Reads footers and rows of Parquet files, batch by batch. Knows nothing of patches, models or threads.
 
 use std::{
+    collections::VecDeque,
     fs::File,
     io::{Read, Seek, SeekFrom},
     ops::Range,
@@ -347,7 +348,7 @@ pub struct RowReader {
     batches: Option<ParquetRecordBatchReader>,
     pending: Option<RecordBatch>,
     /// Rows of the units to come: what is asked for must be what comes next.
-    units: std::vec::IntoIter<Range<u64>>,
+    units: VecDeque<Range<u64>>,
     next_row: u64,
     shard: Shard,
     source: Source,
@@ -385,7 +386,7 @@ impl RowReader {
             groups: group_rows(&shard.row_groups, units).into_iter(),
             batches: None,
             pending: None,
-            units: units.to_vec().into_iter(),
+            units: units.iter().cloned().collect(),
             next_row: units.first().map_or(0, |rows| rows.start),
             shard: shard.clone(),
             source: source.clone(),
@@ -409,7 +410,7 @@ impl RowReader {
         let mut carried = Vec::new();
         let mut bytes_left = content_bound(&unit, self.max_document_bytes);
         self.next_row = unit.rows.start;
-        if self.units.next().as_ref() != Some(&unit.rows) {
+        if self.units.pop_front().as_ref() != Some(&unit.rows) {
             let problem = "the rows were asked for out of order";
             return Err(SourceError::Data(format!("{}: {problem}", self.context())));
         }

@@ -1,5 +1,7 @@
 //! Runs that are started and killed at random moments, alone and several at once, until their output is finished:
 //! it must be the undisturbed one's, byte for byte. Short by default; `tests/README.md` has the long command.
+// What it tells of a long torture is for whoever asked for one.
+#![allow(clippy::print_stdout)]
 
 use std::{
     fs,

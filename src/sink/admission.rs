@@ -1,0 +1,112 @@
+//! Decides whether a plan may go on in an output that is there, and says what differs if it may not. Changes
+//! nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use super::{Opening, PlanRecord, ShardEntry, SinkError, Start, ledger::read_unit};
+use crate::data::UnitId;
+
+pub(super) fn refuse_other_plan(
+    root: &Path,
+    existing: &PlanRecord,
+    opening: Opening<'_>,
+) -> Result<(), SinkError> {
+    let Differences { mut found, all_new_shards } = differences(existing, opening);
+    if found.is_empty() {
+        return Ok(());
+    }
+    const SHOWN: usize = 8;
+    if found.len() > SHOWN {
+        let more = found.len() - SHOWN;
+        found.truncate(SHOWN);
+        found.push(format!("and {more} more differences"));
+    }
+    let remedy = if all_new_shards { "take new shards in with --extend, " } else { "" };
+    Err(SinkError::Refused(format!(
+        "{} holds the output of another plan: {}; {remedy}give this plan a folder of its own (sink.uri or --output), \
+         or start over with --fresh",
+        root.display(),
+        found.join("; ")
+    )))
+}
+
+/// A shard that is no longer there may be left out only once all of it is committed.
+pub(super) fn refuse_unfinished_absent(root: &Path, opening: Opening<'_>) -> Result<(), SinkError> {
+    for (shard, entry) in (0u32..).zip(&opening.plan.shards) {
+        if !opening.absent.contains(&entry.source_file) {
+            continue;
+        }
+        for unit in 0..entry.units {
+            let name = UnitId { shard, unit }.to_string();
+            if read_unit(root, &name)?.1.is_none() {
+                return Err(SinkError::Refused(format!(
+                    "shard {} is gone from source.uri, and unit {name} of it is not committed yet; bring it back, \
+                     or start over with --fresh",
+                    entry.source_file
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Differences {
+    found: Vec<String>,
+    /// Whether `--extend` would do.
+    all_new_shards: bool,
+}
+
+fn differences(old: &PlanRecord, opening: Opening<'_>) -> Differences {
+    let (new, start) = (opening.plan, opening.start);
+    let mut found = Vec::new();
+    if old.schema_version != new.schema_version {
+        found.push(format!("the schema version was {}, now {}", old.schema_version, new.schema_version));
+    }
+    let keys: BTreeSet<&String> = old.meaning.keys().chain(new.meaning.keys()).collect();
+    let show = |value: Option<&serde_json::Value>| value.map_or("absent".into(), |v| v.to_string());
+    for key in keys {
+        let (was, is) = (old.meaning.get(key), new.meaning.get(key));
+        // Rows that were taken are taken still: units without rows in quarantine stay what they are.
+        let grown = || is.and_then(|v| v.as_u64()) > was.and_then(|v| v.as_u64());
+        let repaired = start == Start::Repair && key == "limits.max_document_bytes" && grown();
+        if was != is && !repaired {
+            found.push(format!("{key} was {}, now {}", show(was), show(is)));
+        }
+    }
+    let n_other = found.len();
+    let mut n_new = 0;
+    let by_name = |plan: &PlanRecord| -> BTreeMap<String, (usize, ShardEntry)> {
+        let entries = plan.shards.iter().cloned().enumerate();
+        entries.map(|(index, s)| (s.source_file.clone(), (index, s))).collect()
+    };
+    let (was, is) = (by_name(old), by_name(new));
+    for name in was.keys().chain(is.keys()).collect::<BTreeSet<_>>() {
+        match (was.get(name), is.get(name)) {
+            (Some(_), Some(_)) if opening.absent.contains(name) && start == Start::Extend => {}
+            (Some(_), Some(_)) if opening.absent.contains(name) => {
+                found.push(format!("shard {name} is gone"))
+            }
+            (Some(_), None) => found.push(format!("shard {name} is gone")),
+            (None, Some(_)) if start == Start::Extend => {}
+            (None, Some(_)) => {
+                n_new += 1;
+                found.push(format!("shard {name} is new"));
+            }
+            (Some((a, _)), Some((b, _))) if a != b => found.push(format!("shard {name} has another place")),
+            (Some((_, a)), _) if a.unreadable => {}
+            // Behind the limit: nothing is read of it.
+            (Some((_, a)), Some((_, b))) if a.units == 0 && b.units == 0 => {}
+            (Some((_, a)), Some((_, b))) if (a.bytes, &a.footer_sha256) != (b.bytes, &b.footer_sha256) => {
+                found.push(format!("shard {name} changed ({} bytes, now {})", a.bytes, b.bytes));
+            }
+            (Some((_, a)), Some((_, b))) if a != b => {
+                found.push(format!("shard {name} is cut differently"));
+            }
+            _ => {}
+        }
+    }
+    Differences { all_new_shards: n_other == 0 && n_new == found.len(), found }
+}
