@@ -129,7 +129,7 @@
 //! | [`pretokenize`] | a row's bytes → a document with segments | `data` |
 //! | [`model`] | bytes → entropies, norms, hidden states; `model::burn` alone knows Burn | `data`, `config` |
 //! | [`patch`] | entropies → patch lengths | `data` |
-//! | [`sink`] | a unit → Parquet files, records, manifest | `data`, `schema` |
+//! | [`sink`] | a unit → Parquet files, records, manifest; what they say, and whether it is true | `data`, `schema`, `config` |
 //! | [`pipeline`] | a [`Plan`](pipeline::Plan) → an output and a [`Summary`](pipeline::Summary) | all above |
 
 pub mod config;

@@ -20,5 +20,6 @@ mod storage;
 mod support;
 mod tables;
 mod torture;
+mod verify;
 mod weights;
 mod window;

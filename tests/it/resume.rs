@@ -187,6 +187,7 @@ fn shares_at_once_with_one_that_is_killed_and_started_again() {
     assert_eq!(codes, [0, -1, 0]);
     let status = blt(&["status", &out(&work)]);
     status.expect(0, &["stopped", " of 36 committed", "share 1/3: dead", "was at unit"]);
+    blt(&["verify", &out(&work)]).expect(75, &[]);
     Outcome::of(start(1, "").wait_with_output().unwrap()).expect(0, &["finished"]);
     assert_sound(&work.out());
     assert_same(&snapshot(&work.out()), &expected, "killed and started again");
@@ -394,6 +395,7 @@ fn fresh_and_gc_leave_an_output_alone_that_somebody_is_at() {
     blt(&["gc", &out(&work), "--delete"]).expect(2, &["is at work on", "stop it first"]);
     let status = blt(&["status", &out(&work)]);
     status.expect(0, &["running", "alive for", "last heard of"]);
+    blt(&["verify", &out(&work)]).expect(75, &["units"]);
     Outcome::of(busy.wait_with_output().unwrap()).expect(0, &["finished"]);
     assert_sound(&work.out());
 }

@@ -347,6 +347,8 @@ pub fn assert_same(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String
 #[track_caller]
 pub fn assert_sound(out: &Path) {
     use sha2::{Digest, Sha256};
+    let verified = blt_pipeline::sink::verify(out).unwrap();
+    assert!(verified.complete, "{verified}");
     let manifest: Value = serde_json::from_slice(&fs::read(out.join("_blt/manifest.json")).unwrap()).unwrap();
     let mut named: Vec<String> = Vec::new();
     for file in manifest["files"].as_array().unwrap() {

@@ -191,8 +191,7 @@ fn notes(ledger: &Ledger) -> Vec<String> {
     for FailureRecord { unit, source_file, stage, reason } in &ledger.failed {
         notes.push(format!("{unit} of {source_file} failed in {stage}: {reason}"));
     }
-    let missing = ledger.units().filter(|unit| !ledger.committed.contains_key(&unit.to_string()));
-    match missing.count() {
+    match ledger.n_units().saturating_sub(ledger.committed.len() as u64) {
         0 => {}
         n => notes.push(format!("{n} of {} units are not committed", ledger.n_units())),
     }
@@ -201,8 +200,7 @@ fn notes(ledger: &Ledger) -> Vec<String> {
 
 /// Records and plan agree on which units there are, and which rows they have.
 fn check_records(root: &Path, ledger: &Ledger, rules: &Rules) -> Checked<()> {
-    let planned: BTreeSet<String> = ledger.units().map(|unit| unit.to_string()).collect();
-    if let Some(name) = ledger.committed.keys().find(|name| !planned.contains(*name)) {
+    if let Some(name) = ledger.committed.keys().find(|name| !is_planned(ledger, name)) {
         let what = "the plan has no such unit".to_owned();
         return Err(Problem::of_record(&record_file(root, name)?, Some(name), what));
     }
@@ -221,6 +219,15 @@ fn check_records(root: &Path, ledger: &Ledger, rules: &Rules) -> Checked<()> {
     Ok(())
 }
 
+/// Whether the plan has a unit of this name.
+fn is_planned(ledger: &Ledger, name: &str) -> bool {
+    let numbers =
+        name.split_once('-').and_then(|(shard, unit)| Some((shard.parse().ok()?, unit.parse().ok()?)));
+    let Some((shard, unit)) = numbers else { return false };
+    let entry = ledger.plan.shards.get(shard as usize);
+    entry.is_some_and(|entry| unit < entry.units) && UnitId { shard, unit }.to_string() == name
+}
+
 /// Whether a later record of the unit can be read.
 fn is_superseded(root: &Path, name: &str, revision: u32) -> Checked<bool> {
     let (end, _) = read_unit(root, name)?;
@@ -236,6 +243,13 @@ fn is_superseded(root: &Path, name: &str, revision: u32) -> Checked<bool> {
 
 /// The committed units of a shard are disjoint, in order, and leave room for the others; all of them tile it.
 fn check_shard(root: &Path, ledger: &Ledger, rules: &Rules, shard: u32, entry: &ShardEntry) -> Checked<()> {
+    let of_shard = |what: String| {
+        let what = format!("shard {}: {what}", entry.source_file);
+        Err(Problem::of_record("_blt/plan.json", None, what))
+    };
+    if u64::from(entry.units) > entry.rows {
+        return of_shard(format!("{} units cannot share {} rows", entry.units, entry.rows));
+    }
     let (mut next_unit, mut next_row) = (0, 0);
     let mut content_bytes = 0u64;
     let mut n_committed = 0;
@@ -269,10 +283,6 @@ fn check_shard(root: &Path, ledger: &Ledger, rules: &Rules, shard: u32, entry: &
         content_bytes = content_bytes.saturating_add(record.content_bytes);
         n_committed += 1;
     }
-    let of_shard = |what: String| {
-        let what = format!("shard {}: {what}", entry.source_file);
-        Err(Problem::of_record("_blt/plan.json", None, what))
-    };
     let left = u64::from(entry.units - next_unit);
     let rest = entry.rows.checked_sub(next_row);
     if rest.is_none_or(|rest| if left == 0 { rest != 0 } else { rest < left }) {
