@@ -8,6 +8,7 @@ mod content_types;
 mod engine;
 mod golden;
 mod hard_files;
+mod memory;
 mod packing;
 mod patches;
 mod pipeline_keys;

@@ -48,7 +48,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn of(output: std::process::Output) -> Self {
+    pub fn of(output: std::process::Output) -> Self {
         Outcome {
             // A signal has no code; no story expects -1.
             code: output.status.code().unwrap_or(-1),
