@@ -3,7 +3,11 @@
 
 use std::{fmt, num::NonZeroU32, ops::Range, sync::Arc};
 
-use arrow::record_batch::RecordBatch;
+use arrow::{
+    array::{Array, AsArray},
+    datatypes::DataType,
+    record_batch::RecordBatch,
+};
 use half::f16;
 
 /// Token before the first byte of every document.
@@ -147,6 +151,22 @@ pub struct Unit {
     pub content_bytes: u64,
     /// Uncompressed bytes of the carried columns, likewise.
     pub carried_bytes: u64,
+}
+
+/// Bytes of the values of `array`, those outside of its slice not counted, nor what a dictionary refers to.
+pub fn value_bytes(array: &dyn Array) -> u64 {
+    let whole = |array: &dyn Array| array.to_data().get_slice_memory_size().unwrap_or(0) as u64;
+    match array.data_type() {
+        // A slice of a list still has all of its items.
+        DataType::List(_) => {
+            let list = array.as_list::<i32>();
+            let (first, end) = (list.value_offsets()[0] as usize, list.value_offsets()[list.len()] as usize);
+            value_bytes(&list.values().slice(first, end - first)) + 4 * list.len() as u64
+        }
+        DataType::Struct(_) => array.as_struct().columns().iter().map(|child| value_bytes(child)).sum(),
+        DataType::Dictionary(..) => whole(array.as_any_dictionary().keys()),
+        _ => whole(array),
+    }
 }
 
 /// A row that no document comes from, and why.

@@ -52,7 +52,7 @@
 //! station hands on has a type of its own, so that a batch can neither skip a station nor meet one twice.
 //!
 //! Units leave `pretokenize` in the order in which they entered: the source reserves a unit's place
-//! before its rows are worked on. The source also takes the unit's share of `limits.memory`, which is
+//! before its rows are worked on. The source also takes the unit's share of `limits.memory` as its rows come, which is
 //! given back once the unit is committed, and it is the only station that obeys a stop at once: the
 //! others end as their channels close. One thread has the model; the thread that called
 //! [`run`](pipeline::run) commits.

@@ -176,7 +176,8 @@ pub(super) struct SinkSection {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct LimitsSection {
-    /// Bytes of content and results on their way at once: an integer, or a string like `512 MiB`.
+    /// Bytes that everything on its way may hold at once, the model not counted: an integer, or a string like `2 GiB`. A unit that
+    /// needs more fails by name.
     pub memory: ByteSize,
     /// Longest document in bytes: an integer, or a string like `32 MiB`. A longer one goes to
     /// quarantine.
@@ -331,7 +332,7 @@ impl Default for ModelSection {
 impl Default for LimitsSection {
     fn default() -> Self {
         Self {
-            memory: ByteSize::Text("512 MiB".to_owned()),
+            memory: ByteSize::Text("2 GiB".to_owned()),
             max_document_bytes: ByteSize::Text("32 MiB".to_owned()),
             max_quarantined: Quarantine::Fraction(0.01),
             stop_grace_seconds: 10,

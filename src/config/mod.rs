@@ -187,7 +187,7 @@ pub enum Compression {
 /// When to stop, and what not to take.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// Bytes of content and results on their way at once; not 0.
+    /// Bytes that everything on its way may hold at once, the model not counted; not 0.
     pub memory: u64,
     /// Longest document in bytes: not 0, and its tokens fit an Arrow list.
     pub max_document_bytes: u64,

@@ -183,7 +183,7 @@ fn what_is_not_written_has_its_default() {
                 unit_bytes: NonZeroU64::new(1 << 20).unwrap(),
             },
             limits: Limits {
-                memory: 512 << 20,
+                memory: 2 << 30,
                 max_document_bytes: 32 << 20,
                 max_quarantined: Quarantine::Fraction(0.01),
                 stop_grace: Duration::from_secs(10),

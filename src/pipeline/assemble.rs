@@ -31,7 +31,7 @@ impl Recipe {
 
     /// Whether patches are known only at the document's end, while every token's hidden state is needed
     /// for their embeddings.
-    fn defers_pooling(&self) -> bool {
+    pub(super) fn defers_pooling(&self) -> bool {
         self.tables.embeddings == Embeddings::Patch && !self.rule.is_local()
     }
 
@@ -219,6 +219,11 @@ impl Assembler {
         self.patch_lengths.extend(lengths);
         self.document += 1;
         Ok(())
+    }
+
+    /// Patches so far.
+    pub fn n_patches(&self) -> u64 {
+        (self.patches.start.len() + self.open.starts.len()) as u64
     }
 
     /// The unit, once all its batches have come.

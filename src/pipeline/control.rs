@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -95,45 +95,76 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Bytes that units in flight may hold together.
+/// Bytes that everything in flight may hold together.
 pub struct Budget {
     total: u64,
-    free: Mutex<u64>,
+    used: Mutex<u64>,
     returned: Condvar,
 }
 
 impl Budget {
     /// A budget of `total` bytes.
     pub fn new(total: u64) -> Arc<Self> {
-        Arc::new(Budget { total, free: Mutex::new(total), returned: Condvar::new() })
+        Arc::new(Budget { total, used: Mutex::new(0), returned: Condvar::new() })
     }
 
-    /// Waits until `bytes` are free and takes them; a unit larger than the whole budget gets all of it,
-    /// alone. `None` when the run is stopping.
-    pub fn acquire(self: &Arc<Self>, bytes: u64, control: &Control) -> Option<Permit> {
-        let bytes = bytes.min(self.total);
-        let mut free = lock(&self.free);
-        while *free < bytes {
-            if control.stopping() {
-                return None;
-            }
-            free = self.returned.wait_timeout(free, POLL).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        *free -= bytes;
-        Some(Permit { budget: self.clone(), bytes })
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// A share of nothing.
+    pub fn permit(self: &Arc<Self>) -> Permit {
+        Permit { budget: self.clone(), bytes: AtomicU64::new(0) }
     }
 }
 
 /// A share of the budget, given back when dropped.
 pub struct Permit {
     budget: Arc<Budget>,
-    bytes: u64,
+    bytes: AtomicU64,
+}
+
+impl Permit {
+    /// Makes the share `bytes` and waits until they are free; false when the run is stopping. Only one thread may wait, and
+    /// for no more than what others will return, or everyone waits for everyone.
+    pub fn resize(&self, bytes: u64, control: &Control) -> bool {
+        let Budget { total, used, returned } = self.budget.as_ref();
+        let mut used = lock(used);
+        let own = self.bytes.load(Ordering::Relaxed);
+        while bytes > own && used.saturating_add(bytes - own) > *total {
+            if control.stopping() {
+                return false;
+            }
+            used = returned.wait_timeout(used, POLL).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        self.set(&mut used, bytes);
+        true
+    }
+
+    /// Makes the share at least `bytes` at once, over the budget if need be: whoever waits, waits until that is made up for.
+    pub fn cover(&self, bytes: u64) {
+        let mut used = lock(&self.budget.used);
+        if bytes > self.bytes.load(Ordering::Relaxed) {
+            self.set(&mut used, bytes);
+        }
+    }
+
+    /// All of the budget that it is a share of.
+    pub fn total(&self) -> u64 {
+        self.budget.total
+    }
+
+    fn set(&self, used: &mut u64, bytes: u64) {
+        let own = self.bytes.swap(bytes, Ordering::Relaxed);
+        *used = used.saturating_sub(own).saturating_add(bytes);
+        self.budget.returned.notify_all();
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        *lock(&self.budget.free) += self.bytes;
-        self.budget.returned.notify_all();
+        self.set(&mut lock(&self.budget.used), 0);
     }
 }
 
@@ -146,26 +177,45 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_larger_than_the_budget_waits_for_all_of_it() {
+    fn a_share_that_grows_waits_until_others_return_theirs() {
         let (budget, control) = (Budget::new(100), running());
-        let small = budget.acquire(30, &control);
+        let (small, large) = (budget.permit(), budget.permit());
+        assert!(small.resize(30, &control) && large.resize(70, &control));
         std::thread::scope(|scope| {
-            let large = scope.spawn(|| budget.acquire(1000, &control).map(|p| p.bytes));
+            let grown = scope.spawn(|| large.resize(90, &control));
             std::thread::sleep(2 * POLL);
-            assert!(!large.is_finished());
+            assert!(!grown.is_finished());
             drop(small);
-            assert_eq!(large.join().unwrap(), Some(100));
+            assert!(grown.join().unwrap());
         });
-        assert_eq!(*lock(&budget.free), 100);
+        assert_eq!(*lock(&budget.used), 90);
+        drop(large);
+        assert_eq!(*lock(&budget.used), 0);
+    }
+
+    #[test]
+    fn what_was_taken_over_the_budget_is_made_up_for_first() {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (budget, control) = (Budget::new(100), Control::new(stop.clone(), Duration::from_secs(10)));
+        let (dense, next) = (budget.permit(), budget.permit());
+        assert!(dense.resize(80, &control));
+        dense.cover(10);
+        dense.cover(120);
+        assert_eq!(*lock(&budget.used), 120);
+        stop.store(true, Ordering::Relaxed);
+        assert!(!next.resize(1, &control), "a stop ends the wait");
+        drop(dense);
+        assert!(next.resize(1, &control));
     }
 
     #[test]
     fn a_stop_ends_the_wait_for_memory() {
         let stop = Arc::new(AtomicBool::new(false));
         let (budget, control) = (Budget::new(1), Control::new(stop.clone(), Duration::from_secs(10)));
-        let _all = budget.acquire(1, &control);
+        let all = budget.permit();
+        assert!(all.resize(1, &control));
         stop.store(true, Ordering::Relaxed);
-        assert!(budget.acquire(1, &control).is_none());
+        assert!(!budget.permit().resize(1, &control));
         assert!(control.stopping() && !control.halted());
     }
 }

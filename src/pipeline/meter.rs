@@ -20,13 +20,22 @@ pub struct StageMeter {
     starved: AtomicU64,
     blocked: AtomicU64,
     busy: AtomicU64,
+    /// Part of `busy` that was none.
+    held_up: AtomicU64,
 }
 
 impl StageMeter {
     /// For a stage of `threads` threads.
     pub fn new(name: &'static str, threads: usize) -> Arc<Self> {
         let zero = AtomicU64::default;
-        Arc::new(StageMeter { name, threads, starved: zero(), blocked: zero(), busy: zero() })
+        Arc::new(StageMeter {
+            name,
+            threads,
+            starved: zero(),
+            blocked: zero(),
+            busy: zero(),
+            held_up: zero(),
+        })
     }
 
     /// Runs `work` on the stage's account.
@@ -39,6 +48,11 @@ impl StageMeter {
         timed(&self.starved, wait)
     }
 
+    /// Runs `wait`, a wait for memory in the middle of work, on the stage's account.
+    pub fn held_up<T>(&self, wait: impl FnOnce() -> T) -> T {
+        timed(&self.blocked, || timed(&self.held_up, wait))
+    }
+
     /// Seconds of work, of waiting for input and of waiting for room in the output, over all threads.
     pub fn seconds(&self) -> StageSeconds {
         let seconds =
@@ -46,7 +60,8 @@ impl StageMeter {
         StageSeconds {
             name: self.name,
             threads: self.threads,
-            busy: seconds(&self.busy),
+            // While the work goes on, its waits are known before it is.
+            busy: (seconds(&self.busy) - seconds(&self.held_up)).max(0.0),
             starved: seconds(&self.starved),
             blocked: seconds(&self.blocked),
         }

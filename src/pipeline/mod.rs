@@ -320,7 +320,7 @@ impl Engine<'_> {
             });
             for inlet in scored_in {
                 let outlet = assembled_out.clone();
-                crew.spawn("patch", move || stages::patch(recipe, &meters.patch, control, &inlet, &outlet));
+                crew.spawn("patch", move || stages::patch(plan, &meters.patch, control, &inlet, &outlet));
             }
             drop(assembled_out);
             for _ in 0..threads.encode {

@@ -18,12 +18,12 @@ use super::{
     summary::{megabytes, thousands},
 };
 use crate::{
-    config::{Compression, EmbeddingDtype, Embeddings, Pipeline, Precision, Weights},
+    config::{Compression, EmbeddingDtype, Embeddings, Limits, Pipeline, Precision, Weights},
     data::{Boundary, PatchRule, Unit, UnitId},
     model::{self, ModelInfo},
     schema::{SCHEMA_VERSION, Table, TableOptions},
-    sink::{self, Opening, PlanRecord, ShardEntry, SinkError, Start},
-    source::{self, Identity, RowReader, Shard, ShardFile, cut, list_shards, open_shard},
+    sink::{self, Encoder, Opening, PlanRecord, ShardEntry, SinkError, Start},
+    source::{self, Identity, RowReader, Shard, ShardFile, SourceError, cut, list_shards, open_shard},
 };
 
 /// Tokens of a full batch on a CPU, unless the context is longer: larger ones are no faster there.
@@ -32,6 +32,26 @@ const CPU_BATCH_TOKENS: usize = 8192;
 const MAX_UNITS_PER_SHARD: u64 = 1 << 20;
 /// Bytes of text in a patch, a little below the average at the thresholds models are released with.
 const BYTES_PER_PATCH: u64 = 4;
+
+/// What decides how much memory a unit takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of content.
+    pub content: u64,
+    /// Bytes of carried columns.
+    pub carried: u64,
+    /// Patches; until they are known, what text has on average.
+    pub patches: Option<u64>,
+}
+
+impl Load {
+    fn planned(unit: &Unit) -> Load {
+        let rows = unit.rows.end - unit.rows.start;
+        Load { rows, content: unit.content_bytes, carried: unit.carried_bytes, patches: None }
+    }
+}
 
 /// What a plan needs to know of the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -154,7 +174,7 @@ impl Plan {
                     absent.push(entry.source_file.clone());
                     PlannedShard::Absent(entry)
                 }
-                Place::File(file) => match open_shard(&file, &pipeline.source) {
+                Place::File(file) => match open_shard(&file, &pipeline.source, pipeline.limits.memory) {
                     Ok(Ok(shard)) => checked(shard, pipeline.sink.unit_bytes.get()),
                     Ok(Err((identity, error))) => {
                         PlannedShard::Broken { file, identity, reason: error.to_string() }
@@ -247,7 +267,7 @@ impl Plan {
         let content = match self.start {
             // Only a part of them is done again; which one, the quarantine decides.
             Start::Repair => 0,
-            _ => left.by_ref().map(|unit| unit.content_bytes).sum(),
+            _ => left.by_ref().map(|unit| self.scored_bytes(unit)).sum(),
         };
         let needed: u64 = self.output_bytes(content).iter().map(|(_, bytes)| bytes).sum();
         let free = sink::free_bytes(&self.output_folder)?;
@@ -261,6 +281,12 @@ impl Plan {
             self.output_folder.display(),
             megabytes(free)
         ))))
+    }
+
+    /// Content of `unit` that can become documents at most: longer rows go to quarantine.
+    fn scored_bytes(&self, unit: &Unit) -> u64 {
+        let rows = unit.rows.end - unit.rows.start;
+        unit.content_bytes.min(rows.saturating_mul(self.pipeline.limits.max_document_bytes))
     }
 
     /// Units that this process does, in plan order.
@@ -280,27 +306,62 @@ impl Plan {
     }
 
     /// Opens the shard of `unit` to read `rows`.
-    pub(super) fn open(&self, unit: &Unit, rows: &[Range<u64>]) -> Result<RowReader, String> {
+    pub(super) fn open(&self, unit: &Unit, rows: &[Range<u64>]) -> Result<RowReader, SourceError> {
+        let Limits { memory, max_document_bytes, .. } = self.pipeline.limits;
         match self.shards.get(unit.id.shard as usize) {
             Some(PlannedShard::Ready(shard)) => {
-                let max_bytes = self.pipeline.limits.max_document_bytes;
-                RowReader::open(shard, &self.pipeline.source, max_bytes, rows)
-                    .map_err(|error| error.to_string())
+                RowReader::open(shard, &self.pipeline.source, max_document_bytes, memory, rows)
             }
-            _ => Err(format!("unit {} has no shard", unit.id)),
+            _ => Err(SourceError::Plan(format!("unit {} has no shard", unit.id))),
         }
     }
 
-    /// Bytes a unit holds at its most, from its rows to its encoded tables: an estimate from its content.
+    /// Bytes that `unit` holds at its most, as far as its footer tells.
     pub fn memory_cost(&self, unit: &Unit) -> u64 {
-        // Content twice, 8 bytes of scores a token, 40 of patch columns a patch; the same again encoded.
-        let columns = 2 + 8 + 40 / self.bytes_per_patch();
-        let scored = unit.content_bytes.saturating_mul(2 * columns);
-        let embeddings = self.embedding_bytes(unit.content_bytes).saturating_mul(2);
-        // Carried columns are read, taken from, and encoded; a row has names and numbers besides its content.
-        let carried = unit.carried_bytes.saturating_mul(3);
-        let rows = (unit.rows.end - unit.rows.start) * 256;
-        scored.saturating_add(embeddings).saturating_add(carried).saturating_add(rows)
+        self.memory_of(&Load::planned(unit))
+    }
+
+    /// Bytes that a unit with this load holds at its most, from its rows to its encoded tables.
+    ///
+    /// An upper estimate: for many short documents about twice what was measured, for a single long one about that.
+    pub(super) fn memory_of(&self, load: &Load) -> u64 {
+        let &Load { rows, content, carried, patches } = load;
+        let tables = &self.recipe.tables;
+        let tokens = content.saturating_add(2 * rows);
+        let patches = patches.unwrap_or_else(|| content / self.bytes_per_patch());
+        let embeddings = self.embedding_width().saturating_mul(match tables.embeddings {
+            Embeddings::None => 0,
+            Embeddings::Document => rows,
+            Embeddings::Patch => patches,
+            Embeddings::Byte => content,
+        });
+        // The content once, 8 bytes of scores a token; 32 of columns a patch and 20 of keys and numbers, some of them twice while
+        // their lists grow.
+        let columns = content.saturating_add(8 * tokens).saturating_add(60 * patches);
+        // What is being written: levels and positions of a list as the encoder has them, and pages of the open row group.
+        // Measured: 52 bytes a byte for a document of 8 MiB without embeddings, of which this makes 28.
+        let encoding = 24 * tokens + Encoder::ROW_GROUP_BYTES.min(columns.saturating_add(embeddings));
+        let bytes = match tables.embeddings {
+            // Position, byte, entropy, norm and keys.
+            Embeddings::Byte => content.saturating_mul(40),
+            _ => 0,
+        };
+        // Hidden states of the batches between the model and the patcher, of which a unit has four at its most.
+        let hidden = match tables.embeddings {
+            Embeddings::None => 0,
+            _ => {
+                let held = tokens.min(4 * self.batch_tokens as u64 + self.deferred_tokens(tokens));
+                held.saturating_mul(4 * tables.dim as u64)
+            }
+        };
+        // Carried columns are read, put together and taken from. A row has names and numbers besides its content.
+        let rows = carried.saturating_mul(3).saturating_add(rows.saturating_mul(256));
+        [columns, embeddings, encoding, bytes, hidden, rows].into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// Tokens whose hidden states wait for the end of their document, twice because their list grows by doubling.
+    fn deferred_tokens(&self, tokens: u64) -> u64 {
+        if self.recipe.defers_pooling() { 2 * tokens } else { 0 }
     }
 
     /// What the rule says, or an estimate where the text decides.
@@ -314,18 +375,23 @@ impl Plan {
         rule.max_patch_length.map_or(expected, |most| expected.min(most.get().into()))
     }
 
-    fn embedding_bytes(&self, content_bytes: u64) -> u64 {
+    /// Bytes of one embedding.
+    fn embedding_width(&self) -> u64 {
         let tables = &self.recipe.tables;
-        let width = match tables.embedding_dtype {
-            EmbeddingDtype::F16 => 2,
-            EmbeddingDtype::F32 => 4,
-        };
-        let rows = match tables.embeddings {
+        tables.dim as u64
+            * match tables.embedding_dtype {
+                EmbeddingDtype::F16 => 2,
+                EmbeddingDtype::F32 => 4,
+            }
+    }
+
+    fn embedding_bytes(&self, content_bytes: u64) -> u64 {
+        let rows = match self.recipe.tables.embeddings {
             Embeddings::None | Embeddings::Document => 0,
             Embeddings::Patch => content_bytes / self.bytes_per_patch(),
             Embeddings::Byte => content_bytes,
         };
-        rows.saturating_mul(tables.dim as u64 * width)
+        rows.saturating_mul(self.embedding_width())
     }
 
     /// Source rows of all units.

@@ -18,8 +18,9 @@ use super::{
     control::{Budget, Control, Permit},
     deal::{Deal, Dealer},
     meter::{Closed, Inlet, Outlet, StageMeter},
-    plan::Plan,
+    plan::{Load, Plan},
     stats::Stats,
+    summary::megabytes,
 };
 use crate::{
     data::{PatchedUnit, RawBatch, Rejected, Scores, SegmentedBatch, Unit},
@@ -27,7 +28,7 @@ use crate::{
     model::{EntropyModel, PackedBatch, Packer},
     pretokenize::Pretokenizer,
     sink::{Claims, Counts, EncodedUnit, Encoder, SinkError},
-    source::RowReader,
+    source::{Held, RowReader, SourceError},
 };
 
 /// A unit on its way: its share of the memory budget is held until the last message of it is dropped.
@@ -38,7 +39,8 @@ pub struct Ticket {
     pub sequence: usize,
     started: Instant,
     claims: Arc<Claims>,
-    _memory: Permit,
+    load: Load,
+    memory: Permit,
 }
 
 impl Drop for Ticket {
@@ -160,6 +162,9 @@ pub fn source(
     slots: &Outlet<Slot<SegmentedUnit>>,
 ) -> Result<(), Closed> {
     let mut reader: Option<RowReader> = None;
+    // What the reader holds from unit to unit. A unit's own share grows as its rows come: the footer tells neither which
+    // of them are long nor how often a value is repeated.
+    let reader_memory = budget.permit();
     let mut sequence = 0;
     let mut put_off = Vec::new();
     let mut todo: Vec<Arc<Unit>> = units.to_vec();
@@ -169,13 +174,9 @@ pub fn source(
             if index == 0 || todo[index - 1].id.shard != unit.id.shard {
                 reader = None;
             }
-            let Some(memory) = budget.acquire(plan.memory_cost(unit), control) else {
-                return Ok(());
-            };
             if control.stopping() {
                 return Ok(());
             }
-            // Asked last, since waiting for memory takes longest.
             match dealer.deal(unit.id, at_last) {
                 Deal::Now => {}
                 deal => {
@@ -187,19 +188,35 @@ pub fn source(
                     continue;
                 }
             }
-            let (unit, claims) = (unit.clone(), dealer.claims());
-            let ticket = Arc::new(Ticket {
-                unit: unit.clone(),
-                sequence,
-                started: Instant::now(),
-                claims,
-                _memory: memory,
-            });
-            sequence += 1;
-            let read = attempt(meter, &unit, Blame::Input, || {
+            let (started, memory) = (Instant::now(), budget.permit());
+            let mut load =
+                Load { rows: unit.rows.end - unit.rows.start, content: 0, carried: 0, patches: None };
+            let read = attempt(meter, unit, Blame::Input, || {
                 let rest = todo[index..].iter().take_while(|u| u.id.shard == unit.id.shard);
-                read_unit(plan, &mut reader, &unit, rest)
+                read_unit(plan, &mut reader, unit, rest, &mut |held: Held| {
+                    load = Load { content: held.content, carried: held.carried, ..load };
+                    let needed = plan.memory_of(&load);
+                    if let Some(refusal) = refusal(unit, needed, held.reader, budget.total()) {
+                        return Err(SourceError::Memory(refusal));
+                    }
+                    let granted =
+                        || reader_memory.resize(held.reader, control) && memory.resize(needed, control);
+                    if meter.held_up(granted) {
+                        Ok(())
+                    } else {
+                        Err(SourceError::Memory("the run was stopped".into()))
+                    }
+                })
             });
+            if control.stopping() {
+                return Ok(());
+            }
+            if reader.is_none() {
+                reader_memory.resize(0, control);
+            }
+            let (unit, claims) = (unit.clone(), dealer.claims());
+            let ticket = Arc::new(Ticket { unit, sequence, started, claims, load, memory });
+            sequence += 1;
             // One message each way; the slot closes with the worker that holds its other end.
             let (done, slot) = bounded(1);
             match read {
@@ -228,25 +245,53 @@ fn read_unit<'a>(
     reader: &mut Option<RowReader>,
     unit: &Arc<Unit>,
     rest: impl Iterator<Item = &'a Arc<Unit>>,
+    grant: &mut dyn FnMut(Held) -> Result<(), SourceError>,
 ) -> Result<RawBatch, String> {
     let mut open = match reader.take() {
         Some(open) => open,
-        None => plan.open(unit, &rest.map(|u| u.rows.clone()).collect::<Vec<_>>())?,
+        None => {
+            plan.open(unit, &rest.map(|u| u.rows.clone()).collect::<Vec<_>>()).map_err(|e| e.to_string())?
+        }
     };
-    match open.read(unit.clone()) {
+    match open.read(unit.clone(), grant) {
         Ok(batch) => {
             *reader = Some(open);
             Ok(batch)
         }
+        Err(SourceError::Memory(refusal)) => Err(refusal),
         // It decodes ahead, so that the fault may be the next unit's: read this one alone.
         Err(ahead) => {
-            let mut alone = plan.open(unit, std::slice::from_ref(&unit.rows))?;
-            alone.read(unit.clone()).map_err(|error| {
+            drop(open);
+            let alone = plan.open(unit, std::slice::from_ref(&unit.rows));
+            alone.and_then(|mut alone| alone.read(unit.clone(), grant)).map_err(|error| {
                 tracing::debug!(unit = %unit.id, "reading on failed with: {ahead}");
                 error.to_string()
             })
         }
     }
+}
+
+/// Why the unit cannot be held in memory, if it and its shard's open pages need more than all there is.
+fn refusal(unit: &Unit, needed: u64, pages: u64, total: u64) -> Option<String> {
+    let all = needed.saturating_add(pages);
+    (all > total).then(|| {
+        let remedy = if pages > needed {
+            format!("write the shard with smaller pages, since those it has take {}", megabytes(pages))
+        } else {
+            "lower limits.max_document_bytes so that its long rows go to quarantine, or sink.unit_bytes if it has many \
+             rows"
+                .into()
+        };
+        format!(
+            "unit {} (rows {} to {} of {}) needs about {} or more, and limits.memory = {}; raise limits.memory, or {remedy}",
+            unit.id,
+            unit.rows.start,
+            unit.rows.end - 1,
+            unit.source_file,
+            megabytes(all),
+            megabytes(total)
+        )
+    })
 }
 
 /// Turns rows into documents, many units at once.
@@ -385,7 +430,7 @@ pub fn model(
 
 /// Cuts patches and pools embeddings, unit after unit.
 pub fn patch(
-    recipe: &Recipe,
+    plan: &Plan,
     meter: &StageMeter,
     control: &Control,
     scored: &Inlet<Passed<ScoredBatch>>,
@@ -412,9 +457,18 @@ pub fn patch(
         if failed_unit == Some(ticket.unit.id) {
             continue;
         }
+        let mut dense = None;
         let step = attempt(meter, &ticket.unit, Blame::Program, || {
-            let mut assembler = open.take().unwrap_or_else(|| Assembler::new(recipe.clone(), documents));
+            let mut assembler = open.take().unwrap_or_else(|| Assembler::new(plan.recipe.clone(), documents));
             assembler.push(&packed, &scores)?;
+            // Some texts fall into more patches than memory was set aside for. To wait for it here would be to wait for the
+            // units behind.
+            let needed = plan.memory_of(&Load { patches: Some(assembler.n_patches()), ..ticket.load });
+            dense = refusal(&ticket.unit, needed, 0, ticket.memory.total());
+            if let Some(refusal) = &dense {
+                return Err(refusal.clone());
+            }
+            ticket.memory.cover(needed);
             if last {
                 return assembler.finish().map(Some);
             }
@@ -424,8 +478,11 @@ pub fn patch(
         match step {
             Ok(None) => {}
             Ok(Some((unit, counts))) => assembled.send(Ok(AssembledUnit { ticket, unit, counts }))?,
-            Err(failed) => {
+            Err(mut failed) => {
                 failed_unit = Some(ticket.unit.id);
+                if dense.is_some() {
+                    failed.blame = Blame::Input;
+                }
                 assembled.send(Err(failed))?;
             }
         }

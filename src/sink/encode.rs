@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 use super::{Attempt, Counts, FileEntry, SinkError, files::create_folder};
 use crate::{
     config::Embeddings,
-    data::{PatchedUnit, Unit},
+    data::{PatchedUnit, Unit, value_bytes},
     fault,
     schema::{self, Table, TableOptions},
 };
@@ -65,6 +65,9 @@ pub struct Encoder {
 }
 
 impl Encoder {
+    /// Bytes of values in a row group, unless a single slice has more.
+    pub const ROW_GROUP_BYTES: u64 = 32 << 20;
+
     /// `zstd` is the level of compression, `None` for none; `attempt` names the temporary files.
     ///
     /// # Errors
@@ -146,9 +149,19 @@ impl Encoder {
         };
         let mut writer =
             ArrowWriter::try_new_with_options(&mut hashed, batch.schema(), options).map_err(failed)?;
-        let rows = slice_rows(table, &self.options);
-        for first in (0..batch.num_rows()).step_by(rows) {
-            writer.write(&batch.slice(first, rows.min(batch.num_rows() - first))).map_err(failed)?;
+        // The writer keeps a row group in memory until it is full.
+        let mut group_bytes = 0;
+        let (mut first, most) = (0, slice_rows(table, &self.options));
+        while first < batch.num_rows() {
+            let slice = slice(batch, first, most);
+            first += slice.num_rows();
+            let bytes = bytes(&slice);
+            if group_bytes > 0 && group_bytes + bytes > Self::ROW_GROUP_BYTES {
+                writer.flush().map_err(failed)?;
+                group_bytes = 0;
+            }
+            writer.write(&slice).map_err(failed)?;
+            group_bytes += bytes;
             fault::point("encode::middle").map_err(SinkError::io(path))?;
         }
         // Not `into_inner`, which hides why the last bytes could not be written.
@@ -177,6 +190,23 @@ impl Encoder {
         }
         properties.build()
     }
+}
+
+/// At most `most` rows from `first` on, fewer if they are long, but one.
+fn slice(batch: &RecordBatch, first: usize, most: usize) -> RecordBatch {
+    const SLICE_BYTES: u64 = 8 << 20;
+    let mut rows = most.min(batch.num_rows() - first);
+    loop {
+        let slice = batch.slice(first, rows);
+        if rows == 1 || bytes(&slice) <= SLICE_BYTES {
+            return slice;
+        }
+        rows /= 2;
+    }
+}
+
+fn bytes(batch: &RecordBatch) -> u64 {
+    batch.columns().iter().map(|column| value_bytes(column)).sum()
 }
 
 /// Rows handed to the Parquet writer in one go: it expands what it is handed, levels of lists to 4 bytes a

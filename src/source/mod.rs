@@ -1,12 +1,16 @@
 //! From a source URI to shards, units and rows. Knows nothing of what the rows mean to a model.
 
+mod delta;
 mod listing;
+mod pages;
 mod parquet;
+mod snappy;
+mod thrift;
 mod units;
 
 pub use self::{
     listing::{ShardFile, list_shards, unsupported},
-    parquet::{Identity, RowReader, Shard, open_shard},
+    parquet::{Held, Identity, RowReader, Shard, open_shard},
     units::{Cut, RowGroup, cut},
 };
 
@@ -19,4 +23,7 @@ pub enum SourceError {
     /// A shard's bytes are not what they should be.
     #[error("{0}")]
     Data(String),
+    /// More memory is needed than may be had.
+    #[error("{0}")]
+    Memory(String),
 }

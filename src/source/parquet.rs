@@ -1,9 +1,10 @@
 //! Reads footers and rows of Parquet files, batch by batch. Knows nothing of patches, models or threads.
 
 use std::{
-    collections::VecDeque,
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
     fs::File,
-    io::{Read, Seek, SeekFrom},
+    io::{self, BufReader, Read, Seek, SeekFrom},
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
@@ -14,13 +15,16 @@ use ::parquet::{
     arrow::{
         ProjectionMask,
         arrow_reader::{
-            ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
-            ParquetRecordBatchReaderBuilder, RowSelection,
+            ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowGroups, RowSelection,
         },
+        parquet_to_arrow_field_levels,
     },
     basic::Type as PhysicalType,
+    column::page::{PageIterator, PageReader},
+    errors::ParquetError,
     file::metadata::{
         ColumnChunkMetaData, FileMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader,
+        RowGroupMetaData,
     },
     schema::types::{SchemaDescriptor, Type, TypePtr},
 };
@@ -31,16 +35,22 @@ use arrow::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{RowGroup, ShardFile, SourceError};
+use super::{
+    RowGroup, ShardFile, SourceError,
+    pages::{ChunkPages, unread_length},
+    thrift,
+};
 use crate::{
     config::Source,
-    data::{RawBatch, RawRow, Rejected, Unit},
+    data::{RawBatch, RawRow, Rejected, Unit, value_bytes},
 };
 
 /// Name of this station in the quarantine table.
 const STAGE: &str = "source";
 /// A batch is decoded in one go; this is what it should hold.
 const TARGET_BATCH_BYTES: u64 = 1 << 20;
+/// What it may hold where rows differ much, unless a single page is larger.
+const MAX_BATCH_BYTES: u64 = 4 << 20;
 const MAX_BATCH_ROWS: u64 = 1024;
 
 /// What tells one version of a shard from another.
@@ -65,7 +75,8 @@ pub struct Shard {
     pub carried: Fields,
 }
 
-/// Reads the footer of `file` and finds the columns that `source` names.
+/// Reads the footer of `file` and finds the columns that `source` names. A footer that takes more than `max_bytes` of
+/// memory is not read.
 ///
 /// # Errors
 /// [`SourceError::Plan`] when the file cannot be opened, or a column is missing or of a type that holds
@@ -73,10 +84,11 @@ pub struct Shard {
 pub fn open_shard(
     file: &ShardFile,
     source: &Source,
+    max_bytes: u64,
 ) -> Result<Result<Shard, (Identity, SourceError)>, SourceError> {
     let mut handle = open(&file.path)?;
     let identity = identify(&mut handle, &file.path)?;
-    let footer = match Footer::read(&handle, &file.path) {
+    let footer = match Footer::read(&mut handle, &file.path, max_bytes) {
         Ok(footer) => footer,
         Err(error) => return Ok(Err((identity, error))),
     };
@@ -122,11 +134,21 @@ fn guarded<T, E: std::fmt::Display>(
 struct Footer {
     metadata: ParquetMetaData,
     schema: SchemaRef,
+    /// About what it takes in memory.
+    bytes: u64,
 }
 
 impl Footer {
-    fn read(file: &File, path: &Path) -> Result<Footer, SourceError> {
+    fn read(file: &mut File, path: &Path, max_bytes: u64) -> Result<Footer, SourceError> {
         let context = || format!("failed to read the footer of {}", path.display());
+        let bytes = Self::cost(file, max_bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::OutOfMemory => SourceError::Memory(format!(
+                "{}: in memory {error}, more than limits.memory = {max_bytes}; raise it, or split the file",
+                context()
+            )),
+            _ => SourceError::Data(format!("{}: {error}", context())),
+        })?;
+        let file = &*file;
         guarded(context, || {
             let metadata = ParquetMetaDataReader::new()
                 .with_page_index_policy(PageIndexPolicy::Skip)
@@ -139,12 +161,24 @@ impl Footer {
                 .or_else(|_| ArrowReaderMetadata::try_new(metadata.clone(), plain))?;
             let schema = read.schema().clone();
             drop(read);
-            Ok::<_, ::parquet::errors::ParquetError>(Footer {
-                metadata: Arc::unwrap_or_clone(metadata),
-                schema,
-            })
+            Ok::<_, ParquetError>(Footer { metadata: Arc::unwrap_or_clone(metadata), schema, bytes })
         })
         .and_then(|footer| footer.checked(path))
+    }
+
+    /// About how much memory the footer will take. One that is not in its place, or encrypted, is left to the decoder, which
+    /// tells such from others before it allocates.
+    fn cost(file: &mut File, max_bytes: u64) -> io::Result<u64> {
+        let end = file.seek(SeekFrom::End(0))?;
+        let Some(tail) = end.checked_sub(8) else { return Ok(0) };
+        let mut bytes = [0; 8];
+        file.seek(SeekFrom::Start(tail))?;
+        file.read_exact(&mut bytes)?;
+        let [a, b, c, d, magic @ ..] = bytes;
+        let claimed = u64::from(u32::from_le_bytes([a, b, c, d]));
+        let (b"PAR1", Some(start)) = (&magic, tail.checked_sub(claimed)) else { return Ok(0) };
+        file.seek(SeekFrom::Start(start))?;
+        thrift::footer_cost(BufReader::new(file), claimed, max_bytes)
     }
 
     fn checked(self, path: &Path) -> Result<Footer, SourceError> {
@@ -249,7 +283,7 @@ impl Columns {
 
     /// The footer with the content and id columns as plain binary, so that neither strings that are not
     /// UTF-8 nor batches over 2 GiB can fail, and everything else as it is.
-    fn binary_view(&self, footer: &Footer) -> Result<ArrowReaderMetadata, ::parquet::errors::ParquetError> {
+    fn binary_view(&self, footer: &Footer) -> Result<ArrowReaderMetadata, ParquetError> {
         let file = footer.metadata.file_metadata();
         let root = file.schema_descr().root_schema();
         let mut types = root.get_fields().to_vec();
@@ -292,7 +326,7 @@ fn is_bytes(data_type: &DataType) -> bool {
 }
 
 /// `field` (or its child `bytes`) without the annotation that makes it a string.
-fn plain_type(field: &TypePtr) -> Result<TypePtr, ::parquet::errors::ParquetError> {
+fn plain_type(field: &TypePtr) -> Result<TypePtr, ParquetError> {
     let info = field.get_basic_info();
     let plain = match field.as_ref() {
         Type::PrimitiveType { physical_type: PhysicalType::BYTE_ARRAY, .. } => {
@@ -341,8 +375,9 @@ fn plain_field(plain: &Type, field: &Field) -> Arc<Field> {
 ///
 /// Row groups are decoded one by one: what is wrong with one of them must not reach the units of others.
 pub struct RowReader {
-    file: File,
+    file: Arc<File>,
     metadata: ArrowReaderMetadata,
+    content_leaf: usize,
     projection: ProjectionMask,
     groups: std::vec::IntoIter<GroupRows>,
     batches: Option<ParquetRecordBatchReader>,
@@ -353,17 +388,37 @@ pub struct RowReader {
     shard: Shard,
     source: Source,
     max_document_bytes: u64,
+    footer_bytes: u64,
+    /// What the open row group's pages and a batch of its rows take.
+    group_bytes: u64,
 }
 
+/// What a [`RowReader`] has in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The reader itself, from unit to unit: footer, pages, a batch.
+    pub reader: u64,
+    /// Content of the unit's rows so far.
+    pub content: u64,
+    /// Carried columns of the unit's rows so far.
+    pub carried: u64,
+}
+
+/// Asked before more is held than before, with all that will be; an error ends the reading.
+pub type Grant<'a> = dyn FnMut(Held) -> Result<(), SourceError> + 'a;
+
 impl RowReader {
-    /// Opens `shard` to read the rows of `units`, ranges in order that do not overlap.
+    /// Opens `shard` to read the rows of `units`, ranges in order that do not overlap. Documents are at most
+    /// `max_document_bytes` long; a footer that takes more than `max_bytes` is not read.
     ///
     /// # Errors
-    /// [`SourceError::Data`] when the file is not the one that was planned, or cannot be read.
+    /// [`SourceError::Data`] when the file is not the one that was planned, or cannot be read;
+    /// [`SourceError::Memory`] when its footer takes too much.
     pub fn open(
         shard: &Shard,
         source: &Source,
         max_document_bytes: u64,
+        max_bytes: u64,
         units: &[Range<u64>],
     ) -> Result<RowReader, SourceError> {
         let path = &shard.file.path;
@@ -375,12 +430,13 @@ impl RowReader {
                 path.display()
             )));
         }
-        let footer = Footer::read(&file, path)?;
+        let footer = Footer::read(&mut file, path, max_bytes)?;
         let columns = Columns::find(&footer, source, path).map_err(changed)?;
         let context = || format!("failed to read {}", path.display());
         let metadata = guarded(context, || columns.binary_view(&footer))?;
         Ok(RowReader {
-            file,
+            file: Arc::new(file),
+            content_leaf: columns.content_leaf,
             projection: columns.projection(metadata.parquet_schema()),
             metadata,
             groups: group_rows(&shard.row_groups, units).into_iter(),
@@ -391,15 +447,18 @@ impl RowReader {
             shard: shard.clone(),
             source: source.clone(),
             max_document_bytes,
+            footer_bytes: footer.bytes,
+            group_bytes: 0,
         })
     }
 
-    /// Rows of `unit`, the next of the units this reader was opened for.
+    /// Rows of `unit`, the next of the units this reader was opened for. Rows longer than a document may be are rejected
+    /// without being held.
     ///
     /// # Errors
-    /// [`SourceError::Data`], naming file and row group, when they cannot be decoded; the reader is of
-    /// no use after that.
-    pub fn read(&mut self, unit: Arc<Unit>) -> Result<RawBatch, SourceError> {
+    /// [`SourceError::Data`], naming file and row group, when they cannot be decoded, and whatever `grant` returns; the
+    /// reader is of no use after that.
+    pub fn read(&mut self, unit: Arc<Unit>, grant: &mut Grant<'_>) -> Result<RawBatch, SourceError> {
         let mut batch = RawBatch {
             unit: unit.clone(),
             rows: Vec::new(),
@@ -409,6 +468,8 @@ impl RowReader {
         };
         let mut carried = Vec::new();
         let mut bytes_left = content_bound(&unit, self.max_document_bytes);
+        let mut held = self.held();
+        grant(held)?;
         self.next_row = unit.rows.start;
         if self.units.pop_front().as_ref() != Some(&unit.rows) {
             let problem = "the rows were asked for out of order";
@@ -417,13 +478,21 @@ impl RowReader {
         while self.next_row < unit.rows.end {
             let rows = match self.pending.take() {
                 Some(rows) => rows,
-                None => self.decode()?,
+                None => self.decode(&mut |reader| {
+                    held.reader = reader;
+                    grant(held)
+                })?,
             };
             let wanted = (unit.rows.end - self.next_row).min(rows.num_rows() as u64) as usize;
             if wanted < rows.num_rows() {
                 self.pending = Some(rows.slice(wanted, rows.num_rows() - wanted));
             }
             let rows = rows.slice(0, wanted);
+            held.content += self.content_bytes(&rows)?;
+            if !self.source.carry.is_empty() {
+                held.carried += self.carried_bytes(&rows);
+            }
+            grant(held)?;
             let bytes = self.collect(&rows, &mut batch)?;
             bytes_left = bytes_left.checked_sub(bytes).ok_or_else(|| {
                 SourceError::Data(format!(
@@ -460,7 +529,15 @@ impl RowReader {
         )
     }
 
-    fn decode(&mut self) -> Result<RecordBatch, SourceError> {
+    fn held(&self) -> Held {
+        Held { reader: self.footer_bytes.saturating_add(self.group_bytes), ..Held::default() }
+    }
+
+    /// The next batch; `grant` is asked for what the reader will hold when it opens a row group.
+    fn decode(
+        &mut self,
+        grant: &mut dyn FnMut(u64) -> Result<(), SourceError>,
+    ) -> Result<RecordBatch, SourceError> {
         let context = self.context();
         loop {
             if let Some(batches) = &mut self.batches {
@@ -471,7 +548,21 @@ impl RowReader {
             }
             match self.groups.next() {
                 Some(group) if group.first_row == self.next_row => {
-                    self.batches = Some(guarded(|| context.clone(), || self.decoder(group))?);
+                    // Room for the next group's pages is that of the last one's.
+                    self.batches = None;
+                    let mut chunks = guarded(|| context.clone(), || self.survey(group.index))?;
+                    self.group_bytes =
+                        chunks.values().map(ChunkPages::page_bytes).fold(0, u64::saturating_add);
+                    grant(self.held().reader)?;
+                    guarded(
+                        || context.clone(),
+                        || chunks.values_mut().try_for_each(ChunkPages::read_dictionary),
+                    )?;
+                    let (batch_rows, bytes) = batch_rows(&self.shard.row_groups[group.index], &chunks);
+                    self.group_bytes = bytes;
+                    grant(self.held().reader)?;
+                    self.batches =
+                        Some(guarded(|| context.clone(), || self.decoder(group, batch_rows, chunks))?);
                 }
                 _ => {
                     let problem = "the file has fewer rows than its footer says";
@@ -481,15 +572,59 @@ impl RowReader {
         }
     }
 
-    fn decoder(&self, group: GroupRows) -> Result<ParquetRecordBatchReader, ::parquet::errors::ParquetError> {
+    /// The page headers of the projected columns of a row group.
+    fn survey(&self, group: usize) -> Result<BTreeMap<usize, ChunkPages>, ParquetError> {
+        let group = self.metadata.metadata().row_group(group);
+        let leaves = (0..group.num_columns()).filter(|&leaf| self.projection.leaf_included(leaf));
+        leaves
+            .map(|leaf| {
+                let longest = (leaf == self.content_leaf).then_some(self.max_document_bytes);
+                let rows = group.num_rows() as usize;
+                Ok((leaf, ChunkPages::survey(&self.file, group.column(leaf), rows, longest)?))
+            })
+            .collect()
+    }
+
+    fn decoder(
+        &self,
+        group: GroupRows,
+        batch_rows: usize,
+        chunks: BTreeMap<usize, ChunkPages>,
+    ) -> Result<ParquetRecordBatchReader, ParquetError> {
         let rows = self.shard.row_groups[group.index].rows as usize;
         let selection = RowSelection::from_consecutive_ranges(group.ranges.into_iter(), rows);
-        ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.try_clone()?, self.metadata.clone())
-            .with_projection(self.projection.clone())
-            .with_row_groups(vec![group.index])
-            .with_row_selection(selection)
-            .with_batch_size(batch_rows(&self.shard.row_groups))
-            .build()
+        let levels = parquet_to_arrow_field_levels(
+            self.metadata.parquet_schema(),
+            self.projection.clone(),
+            Some(self.metadata.schema().fields()),
+        )?;
+        let group = SurveyedGroup {
+            metadata: self.metadata.metadata().clone(),
+            index: group.index,
+            chunks: RefCell::new(chunks),
+        };
+        ParquetRecordBatchReader::try_new_with_row_groups(&levels, &group, batch_rows, Some(selection))
+    }
+
+    fn content<'a>(&self, rows: &'a RecordBatch) -> Result<ContentColumn<'a>, SourceError> {
+        let content = rows.column_by_name(&self.source.content).and_then(|column| ContentColumn::of(column));
+        content.ok_or_else(|| self.absent())
+    }
+
+    fn absent(&self) -> SourceError {
+        SourceError::Data(format!("{}: a planned column is absent", self.context()))
+    }
+
+    /// Bytes of the content of `rows` that will be kept.
+    fn content_bytes(&self, rows: &RecordBatch) -> Result<u64, SourceError> {
+        let content = self.content(rows)?;
+        let lengths = (0..rows.num_rows()).filter_map(|row| content.get(row)).map(|bytes| bytes.len() as u64);
+        Ok(lengths.filter(|&n| n <= self.max_document_bytes).sum())
+    }
+
+    fn carried_bytes(&self, rows: &RecordBatch) -> u64 {
+        let columns = self.source.carry.iter().filter_map(|name| rows.column_by_name(name));
+        columns.map(|column| value_bytes(column)).sum()
     }
 
     fn carried(&self, rows: &RecordBatch) -> Result<RecordBatch, SourceError> {
@@ -508,11 +643,9 @@ impl RowReader {
 
     /// Adds `rows` to `batch`; returns the bytes of their content.
     fn collect(&self, rows: &RecordBatch, batch: &mut RawBatch) -> Result<u64, SourceError> {
-        let absent = || SourceError::Data(format!("{}: a planned column is absent", self.context()));
-        let content = rows.column_by_name(&self.source.content).ok_or_else(absent)?;
-        let content = ContentColumn::of(content).ok_or_else(absent)?;
+        let content = self.content(rows)?;
         let ids = match rows.column_by_name(&self.source.id.name) {
-            Some(column) => Some(IdColumn::of(column).ok_or_else(absent)?),
+            Some(column) => Some(IdColumn::of(column).ok_or_else(|| self.absent())?),
             None => None,
         };
         let mut n_bytes = 0;
@@ -534,12 +667,15 @@ impl RowReader {
             let checked = match (problem, content.get(index)) {
                 (Some(problem), _) => Err(problem),
                 (None, None) => Err("the content is null".to_owned()),
-                (None, Some(bytes)) if bytes.len() as u64 > self.max_document_bytes => Err(format!(
-                    "{} bytes of content, more than limits.max_document_bytes = {}",
-                    bytes.len(),
-                    self.max_document_bytes
-                )),
-                (None, Some(bytes)) => Ok(bytes),
+                (None, Some(bytes)) => {
+                    let n = unread_length(bytes).unwrap_or(bytes.len() as u64);
+                    let most = self.max_document_bytes;
+                    if n > most {
+                        Err(format!("{n} bytes of content, more than limits.max_document_bytes = {most}"))
+                    } else {
+                        Ok(bytes)
+                    }
+                }
             };
             match checked {
                 Ok(bytes) => {
@@ -589,14 +725,59 @@ fn content_bound(unit: &Unit, max_document_bytes: u64) -> u64 {
     unit.content_bytes.saturating_mul(16).max(64 << 20).max(max_document_bytes)
 }
 
-fn batch_rows(row_groups: &[RowGroup]) -> usize {
-    let rows = row_groups
-        .iter()
-        .filter(|g| g.rows > 0)
-        .map(|g| TARGET_BATCH_BYTES / (g.weight() / g.rows).max(1))
-        .min();
-    rows.unwrap_or(1).clamp(1, MAX_BATCH_ROWS) as usize
+/// Rows to decode in one go, and the bytes that they and the pages they come from take at their most.
+fn batch_rows(group: &RowGroup, chunks: &BTreeMap<usize, ChunkPages>) -> (usize, u64) {
+    let sum = |bytes: &dyn Fn(&ChunkPages) -> u64| chunks.values().map(bytes).fold(0, u64::saturating_add);
+    let batch_bytes = |rows| sum(&|chunk| chunk.batch_bytes(rows));
+    let average = (group.weight() / group.rows.max(1)).max(1);
+    let mut rows = (TARGET_BATCH_BYTES / average).clamp(1, MAX_BATCH_ROWS).min(group.rows.max(1));
+    let most = batch_bytes(1).saturating_mul(2).max(MAX_BATCH_BYTES);
+    while rows > 1 && batch_bytes(rows) > most {
+        rows /= 2;
+    }
+    (rows as usize, sum(&ChunkPages::page_bytes).saturating_add(batch_bytes(rows)))
 }
+
+/// A row group whose columns are read page by page as they were surveyed.
+struct SurveyedGroup {
+    metadata: Arc<ParquetMetaData>,
+    index: usize,
+    /// Taken out as they are asked for.
+    chunks: RefCell<BTreeMap<usize, ChunkPages>>,
+}
+
+impl RowGroups for SurveyedGroup {
+    fn num_rows(&self) -> usize {
+        self.metadata.row_group(self.index).num_rows() as usize
+    }
+
+    fn column_chunks(&self, leaf: usize) -> Result<Box<dyn PageIterator>, ParquetError> {
+        let pages = self.chunks.borrow_mut().remove(&leaf);
+        let pages = pages
+            .ok_or_else(|| ParquetError::General(format!("column {leaf} is not one of those to read")))?;
+        Ok(Box::new(OneChunk(Some(pages))))
+    }
+
+    fn row_groups(&self) -> Box<dyn Iterator<Item = &RowGroupMetaData> + '_> {
+        Box::new(std::iter::once(self.metadata.row_group(self.index)))
+    }
+
+    fn metadata(&self) -> &ParquetMetaData {
+        &self.metadata
+    }
+}
+
+struct OneChunk(Option<ChunkPages>);
+
+impl Iterator for OneChunk {
+    type Item = Result<Box<dyn PageReader>, ParquetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.take().map(|pages| Ok(Box::new(pages) as Box<dyn PageReader>))
+    }
+}
+
+impl PageIterator for OneChunk {}
 
 struct ContentColumn<'a> {
     bytes: BytesColumn<'a>,

@@ -119,8 +119,8 @@ fn workers_and_memory_change_no_byte_of_the_output() {
     let expected = snapshot(&work.out());
     for more in [
         ["pretokenize.workers=2", "limits.memory=1 GiB"],
-        ["pretokenize.workers=7", "limits.memory=100 kB"],
-        ["pretokenize.workers=7", "limits.memory=1"],
+        ["pretokenize.workers=7", "limits.memory=1500 kB"],
+        ["pretokenize.workers=7", "limits.memory=750 kB"],
     ] {
         let (work, _) = undisturbed(&more);
         let found = snapshot(&work.out());
@@ -133,7 +133,7 @@ fn workers_and_memory_change_no_byte_of_the_output() {
 fn the_embeddings_choice_changes_no_byte_with_workers_either() {
     for embeddings in ["sink.embeddings=none", "sink.embeddings=document", "sink.embeddings=byte"] {
         let (one, _) = undisturbed(&[embeddings, "pretokenize.workers=1"]);
-        let (many, _) = undisturbed(&[embeddings, "pretokenize.workers=5", "limits.memory=300 kB"]);
+        let (many, _) = undisturbed(&[embeddings, "pretokenize.workers=5", "limits.memory=2 MB"]);
         assert_same(&snapshot(&one.out()), &snapshot(&many.out()), embeddings);
     }
 }
@@ -170,7 +170,7 @@ fn a_run_that_was_stopped_goes_on_to_the_same_bytes() {
             Ok(())
         });
         // A budget of a few units, so that the source has not read everything before the stop.
-        let sets = sets(&["limits.memory=600 kB"]);
+        let sets = sets(&["limits.memory=1500 kB"]);
         let summary =
             run(&work.plan(&sets), &mut model, Stop { asked: stop, overdue: None }, &Display::Silent)
                 .unwrap();
@@ -274,13 +274,43 @@ fn a_model_that_answers_too_little_fails_the_unit_not_the_run() {
 }
 
 #[test]
-fn a_row_larger_than_the_memory_budget_still_passes() {
+fn a_row_that_needs_more_than_the_memory_budget_fails_by_name_until_it_is_raised() {
     let large = prose(300_000, 1);
-    let work = Work::with(&["small", &large, "small too"]);
-    let summary = work.engine(&["limits.memory=10 kB", "sink.unit_bytes=1"], &mut fake()).unwrap();
-    assert_eq!((summary.ending, summary.total.bytes), (Ending::Finished, 300_014));
-    let patches = rows(&work.table("patches").unwrap());
-    assert_eq!(patches.iter().map(|p| p.length).sum::<u64>(), 300_014);
+    let texts = ["small", &large, "small too"];
+    let (reference, work) = (Work::with(&texts), Work::with(&texts));
+    let sets = |memory| [memory, "sink.unit_bytes=1"];
+    assert_eq!(reference.engine(&sets("limits.memory=1 GiB"), &mut fake()).unwrap().ending, Ending::Finished);
+
+    let summary = work.engine(&sets("limits.memory=2 MB"), &mut fake()).unwrap();
+    assert_eq!((summary.ending, summary.total.rows), (Ending::Incomplete, 2));
+    let [failure] = &summary.failures[..] else { panic!("{:?}", summary.failures) };
+    assert!(failure.input && failure.stage == "source", "{failure:?}");
+    for part in [
+        "unit 00000-00001 (rows 1 to 1 of a.parquet) needs about ",
+        "limits.memory = 2.0 MB; raise limits.memory",
+    ] {
+        assert!(failure.reason.contains(part), "{}", failure.reason);
+    }
+
+    let summary = work.engine(&sets("limits.memory=1 GiB"), &mut fake()).unwrap();
+    assert_eq!((summary.ending, summary.run.rows), (Ending::Finished, 1));
+    assert_same(&snapshot(&work.out()), &snapshot(&reference.out()), "with more memory");
+}
+
+/// Every byte a patch is four times what text has on average, and known only once the model has seen it.
+#[test]
+fn a_text_of_more_patches_than_memory_was_set_aside_for_fails_by_name_or_passes() {
+    let mut surprised = Altered(|_, scores| scores.entropies.fill(9.0));
+    for (memory, ending) in
+        [("limits.memory=13 MB", Ending::Incomplete), ("limits.memory=64 MB", Ending::Finished)]
+    {
+        let work = Work::with(&[&prose(100_000, 1)]);
+        let summary = work.engine(&[memory, "model.batch_tokens=1024"], &mut surprised).unwrap();
+        assert_eq!(summary.ending, ending, "{memory}: {:?}", summary.failures);
+        if let Some(failure) = summary.failures.first() {
+            assert!(failure.input && failure.stage == "patch", "{failure:?}");
+        }
+    }
 }
 
 #[test]
@@ -388,14 +418,15 @@ fn runs_a_large_input_for_the_test_of_memory() {
     let Some(shards) = std::env::var_os("BLT_TEST_SHARDS") else { return };
     let shards: u32 = shards.to_str().unwrap().parse().unwrap();
     let work = Work::new();
-    let text = prose(1 << 20, 1);
-    let first = work.texts("0.parquet", &vec![text.as_str(); 16]);
+    let text = prose(1 << 18, 1);
+    let first = work.texts("0.parquet", &vec![text.as_str(); 64]);
     for shard in 1..shards {
         std::fs::hard_link(&first, work.path(&format!("shards/{shard}.parquet"))).unwrap();
     }
     // Little to write, much to hold: entropies of every token travel to the patcher all the same.
     let sets = [
         "limits.memory=64 MiB",
+        "sink.unit_bytes=256 KiB",
         "sink.embeddings=none",
         "sink.entropies=false",
         "sink.norms=false",

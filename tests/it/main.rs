@@ -9,6 +9,7 @@ mod engine;
 mod faults;
 mod golden;
 mod hard_files;
+mod memory;
 mod packing;
 mod patches;
 mod pipeline_keys;

@@ -427,7 +427,7 @@ fn a_tiny_memory_limit_and_any_number_of_workers_reach_the_end() {
         (crate::support::snapshot(&work.out()), outcome.stdout)
     };
     let (usual, _) = run(&[]);
-    let (tiny, stdout) = run(&["limits.memory=1", "pretokenize.workers=3"]);
+    let (tiny, stdout) = run(&["limits.memory=400 kB", "pretokenize.workers=3"]);
     assert!(usual == tiny, "the same bytes");
     let line = stdout.lines().find(|l| l.trim_start().starts_with("pretokenize ")).unwrap();
     assert!(line.ends_with("×3"), "{line}");

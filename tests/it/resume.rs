@@ -408,9 +408,10 @@ fn gc_lists_what_no_record_names_and_deletes_it_only_when_asked() {
     let listed = blt(&["gc", &out(&work)]);
     listed.expect(0, &["0 files that no record names", "stays: its unit is not committed"]);
     // Of a committed unit, by another kind of device.
-    let stray = work.out().join("documents/00000-00000-0123abcd.parquet");
+    let committed = files(&work.out(), "_blt/commits")[0].replace(".json", "");
+    let stray = work.out().join(format!("documents/{committed}-0123abcd.parquet"));
     fs::write(&stray, "x").unwrap();
-    let torn = work.out().join("patches/.tmp-00000-00001-0123-4");
+    let torn = work.out().join(format!("patches/.tmp-{committed}-0123-4"));
     fs::write(&torn, "xyz").unwrap();
     let foreign = work.out().join("documents/notes.parquet");
     fs::write(&foreign, "x").unwrap();

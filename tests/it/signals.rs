@@ -74,7 +74,8 @@ fn work(documents: u32, bytes: usize) -> Work {
 #[test]
 fn a_signal_ends_the_run_and_the_same_command_finishes_it_to_the_same_bytes() {
     // One unit in memory at a time, so that the others are not begun.
-    let sets = ["sink.unit_bytes=2 KB", "limits.memory=1", "model.weights=embedded", "sink.embeddings=none"];
+    let sets =
+        ["sink.unit_bytes=2 KB", "limits.memory=300 kB", "model.weights=embedded", "sink.embeddings=none"];
     let undisturbed = work(40, 1000);
     undisturbed.run(&sets);
     let expected = snapshot(&undisturbed.out());
