@@ -23,10 +23,13 @@ fn facts(dim: usize) -> ModelFacts {
 
 fn measure(source: &str, output: &Path, embeddings: &str, dim: usize) -> (f64, Summary) {
     let _ = fs::remove_dir_all(output);
-    let set = format!("sink.embeddings={embeddings}");
+    let embeddings = format!("sink.embeddings={embeddings}");
+    // Another key, `--set limits.memory=…`.
+    let more = common::argument("--set");
+    let sets: Vec<&str> = [Some(embeddings.as_str()), more.as_deref()].into_iter().flatten().collect();
     let start = Instant::now();
     let plan =
-        Plan::freeze(common::pipeline(source, output, &[&set]), facts(dim), Start::Resume).expect("a plan");
+        Plan::freeze(common::pipeline(source, output, &sets), facts(dim), Start::Resume).expect("a plan");
     let mut model = FakeModel::new(dim, 8192);
     let summary = run(&plan, &mut model, Stop::default(), &Display::Silent).expect("a run");
     assert_eq!(summary.ending, Ending::Finished);

@@ -135,6 +135,7 @@
 pub mod config;
 pub mod data;
 mod fault;
+mod figures;
 pub mod model;
 pub mod patch;
 pub mod pipeline;

@@ -547,7 +547,7 @@ fn collect_garbage(output: &Path, delete: bool) -> Result<(), Failure> {
             (None, true) => "deleted".to_owned(),
             (None, false) => "can be deleted".to_owned(),
         };
-        print(&format!("{:>12} B  {}  ({fate})", file.bytes, file.path.display()))?;
+        print(&format!("{:>12} bytes  {}  ({fate})", file.bytes, file.path.display()))?;
     }
     let removable = found.iter().filter(|file| file.kept.is_none());
     let (n, bytes) = removable.fold((0, 0), |(n, bytes), file| (n + 1, bytes + file.bytes));

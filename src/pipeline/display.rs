@@ -8,10 +8,8 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::{
-    stats::Stats,
-    summary::{megabytes, thousands},
-};
+use super::stats::Stats;
+use crate::figures::{megabytes, thousands};
 
 /// Where progress goes.
 #[derive(Clone, Debug)]

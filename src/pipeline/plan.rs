@@ -11,15 +11,11 @@ use std::{
 use arrow::datatypes::{Field, Fields};
 use serde_json::Value;
 
-use super::{
-    RunError,
-    assemble::Recipe,
-    share::Share,
-    summary::{megabytes, thousands},
-};
+use super::{RunError, assemble::Recipe, share::Share};
 use crate::{
     config::{Compression, EmbeddingDtype, Embeddings, Limits, Pipeline, Precision, Weights},
     data::{Boundary, PatchRule, Unit, UnitId},
+    figures::{megabytes, thousands},
     model::{self, ModelInfo},
     schema::{SCHEMA_VERSION, Table, TableOptions},
     sink::{self, Encoder, Opening, PlanRecord, ShardEntry, SinkError, Start},

@@ -20,11 +20,11 @@ use super::{
     meter::{Closed, Inlet, Outlet, StageMeter},
     plan::{Load, Plan},
     stats::Stats,
-    summary::megabytes,
 };
 use crate::{
     data::{PatchedUnit, RawBatch, Rejected, Scores, SegmentedBatch, Unit},
     fault,
+    figures::megabytes,
     model::{EntropyModel, PackedBatch, Packer},
     pretokenize::Pretokenizer,
     sink::{Claims, Counts, EncodedUnit, Encoder, SinkError},

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{Plan, StageSeconds};
-use crate::sink::Counts;
+use crate::{
+    figures::{megabytes, thousands},
+    sink::Counts,
+};
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,29 +105,6 @@ impl StageSeconds {
     }
 }
 
-/// A number with thousands set apart.
-pub(crate) fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// A number of bytes in decimal units.
-pub(crate) fn megabytes(bytes: u64) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes} B"),
-        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.2} GB", bytes as f64 / 1e9),
-    }
-}
-
 impl Summary {
     fn fmt_time(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rate = megabytes((self.run.bytes as f64 / self.seconds) as u64);
@@ -216,15 +196,6 @@ impl fmt::Display for Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_readable() {
-        assert_eq!(
-            ["0", "999", "1,000", "12,345,678"],
-            [0, 999, 1000, 12_345_678].map(thousands).each_ref().map(String::as_str)
-        );
-        assert_eq!(megabytes(13_700_000), "13.7 MB");
-    }
 
     #[test]
     fn the_bottleneck_is_the_stage_whose_threads_rest_least() {

@@ -9,6 +9,7 @@ use super::{
     claims::{host, now, read_claims},
     output::no_output,
 };
+use crate::figures::{duration, megabytes, thousands};
 
 /// How far an output is.
 #[derive(Clone, Debug, Serialize)]
@@ -130,18 +131,21 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = &self.counts;
         writeln!(f, "{}", self.state)?;
-        writeln!(f, "  units       {} of {} committed", self.committed, self.units)?;
+        writeln!(f, "  units       {} of {} committed", thousands(self.committed), thousands(self.units))?;
+        let (rows, all, documents) =
+            (thousands(counts.rows), thousands(self.rows), thousands(counts.documents));
+        write!(f, "  rows        {rows} of {all}: {documents} documents")?;
+        if counts.filtered > 0 {
+            write!(f, ", {} left out by source.sample", thousands(counts.filtered))?;
+        }
+        writeln!(f, ", {} in quarantine", thousands(counts.quarantined))?;
         writeln!(
             f,
-            "  rows        {} of {}: {} documents, {} in quarantine, {} left out by source.sample",
-            counts.rows, self.rows, counts.documents, counts.quarantined, counts.filtered
+            "  content     {} of {} committed",
+            megabytes(self.committed_content_bytes),
+            megabytes(self.content_bytes)
         )?;
-        writeln!(
-            f,
-            "  bytes       {} of content scored, {} of the {} that the footers tell are committed",
-            counts.bytes, self.committed_content_bytes, self.content_bytes
-        )?;
-        writeln!(f, "  output      {} bytes in the files that count", self.output_bytes)?;
+        writeln!(f, "  output      {} in the files that count", megabytes(self.output_bytes))?;
         match self.eta_seconds {
             Some(seconds) => writeln!(f, "  eta         {}", duration(seconds))?,
             None if self.state == "running" => writeln!(f, "  eta         not known yet")?,
@@ -174,15 +178,5 @@ impl fmt::Display for Status {
             writeln!(f, "  devices     {}", self.device_classes.join(", "))?;
         }
         write!(f, "  fingerprint {}", self.fingerprint)
-    }
-}
-
-/// `3 d 4 h`, `5 min 6 s`, `7 s`.
-fn duration(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
     }
 }

@@ -169,21 +169,28 @@ fn a_stage_that_always_panics_fails_its_units_and_says_so() {
 #[test]
 fn a_worker_that_sleeps_at_any_step_while_another_does_its_unit() {
     let expected = undisturbed();
-    for step in STEPS {
-        let work = work();
-        let asleep = work.start_with(&format!("{step}=1*off->1*sleep(4000)"), &SETS);
-        // Until it has begun.
-        let started = Instant::now();
-        while files(&work.out(), "documents").is_empty() && started.elapsed() < Duration::from_secs(3) {
-            std::thread::sleep(Duration::from_millis(10));
+    // All steps at once, since they sleep for long.
+    std::thread::scope(|scope| {
+        for step in STEPS {
+            let expected = &expected;
+            scope.spawn(move || outrun_at(step, expected));
         }
-        let other = work.run(&SETS);
-        other.expect(0, &["finished"]);
-        assert!(started.elapsed() < Duration::from_secs(4), "{step}: the other one did not wait");
-        Outcome::of(asleep.wait_with_output().unwrap()).expect(0, &["finished"]);
-        assert_sound(&work.out());
-        assert_same(&snapshot(&work.out()), &expected, step);
+    });
+}
+
+fn outrun_at(step: &str, expected: &BTreeMap<String, Vec<u8>>) {
+    let work = work();
+    let mut asleep = work.start_with(&format!("{step}=1*off->1*sleep(12000)"), &SETS);
+    // Until it has begun.
+    let started = Instant::now();
+    while files(&work.out(), "documents").is_empty() && started.elapsed() < Duration::from_secs(6) {
+        std::thread::sleep(Duration::from_millis(10));
     }
+    work.run(&SETS).expect(0, &["finished"]);
+    assert!(asleep.try_wait().unwrap().is_none(), "{step}: the other one did not wait for it");
+    Outcome::of(asleep.wait_with_output().unwrap()).expect(0, &["finished"]);
+    assert_sound(&work.out());
+    assert_same(&snapshot(&work.out()), expected, step);
 }
 
 #[test]

@@ -200,7 +200,7 @@ fn processes_without_shares_do_not_do_each_others_work() {
     run(&work, &[], &[]);
     let expected = snapshot(&work.out());
     fs::remove_dir_all(work.out()).unwrap();
-    let slow = "model=sleep(60)";
+    let slow = "model=sleep(200)";
     let children = [work.start_with(slow, &SETS), work.start_with(slow, &SETS)];
     let rows: Vec<u64> = children
         .map(|child| {
@@ -211,7 +211,7 @@ fn processes_without_shares_do_not_do_each_others_work() {
         })
         .into();
     assert_eq!(rows.iter().sum::<u64>(), 40, "each row counts for one of them");
-    assert!(rows.iter().all(|&n| n >= 8), "{rows:?}");
+    assert!(rows.iter().all(|&n| n >= 5), "{rows:?}");
     assert_same(&snapshot(&work.out()), &expected, "two processes");
 }
 

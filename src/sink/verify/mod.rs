@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     data::UnitId,
+    figures::{megabytes, thousands},
     schema::{SCHEMA_VERSION, Table},
 };
 use rules::Rules;
@@ -426,13 +427,12 @@ impl fmt::Display for Verification {
             (None, false) => "sound so far, not complete",
         };
         writeln!(f, "{state}")?;
-        writeln!(f, "  units       {} of {} checked", self.checked, self.units)?;
-        writeln!(f, "  files       {}, of {} bytes", self.files, self.bytes)?;
-        write!(
-            f,
-            "  rows        {}: {} documents with {} patches, {} in quarantine",
-            self.rows, self.documents, self.patches, self.quarantined
-        )?;
+        writeln!(f, "  units       {} of {} checked", thousands(self.checked), thousands(self.units))?;
+        writeln!(f, "  files       {}, {}", thousands(self.files), megabytes(self.bytes))?;
+        let (rows, documents, patches) =
+            (thousands(self.rows), thousands(self.documents), thousands(self.patches));
+        write!(f, "  rows        {rows}: {documents} documents with {patches} patches")?;
+        write!(f, ", {} in quarantine", thousands(self.quarantined))?;
         for note in &self.notes {
             write!(f, "\n  note        {note}")?;
         }
