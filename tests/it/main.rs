@@ -21,6 +21,7 @@ mod storage;
 mod support;
 mod tables;
 mod torture;
+mod units;
 mod verify;
 mod weights;
 mod window;
