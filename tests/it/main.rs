@@ -7,6 +7,7 @@ mod command_line;
 mod content_types;
 mod engine;
 mod faults;
+mod fuzz;
 mod golden;
 mod hard_files;
 mod memory;
