@@ -71,10 +71,18 @@ impl Ledger {
         }))
     }
 
-    /// Units of the plan, in its order.
-    pub fn units(&self) -> impl Iterator<Item = UnitId> {
-        let shards = self.plan.shards.iter().zip(0u32..);
-        shards.flat_map(|(entry, shard)| (0..entry.units).map(move |unit| UnitId { shard, unit }))
+    /// Records of the plan's units that are committed, in its order. As many steps as there are records: how many units
+    /// there are is only what a file says.
+    pub fn committed_units(&self) -> BTreeMap<UnitId, &CommitRecord> {
+        self.committed.iter().filter_map(|(name, record)| Some((self.unit(name)?, record))).collect()
+    }
+
+    /// The unit of the plan that is called `name`.
+    pub fn unit(&self, name: &str) -> Option<UnitId> {
+        let (shard, unit) = name.split_once('-')?;
+        let id = UnitId { shard: shard.parse().ok()?, unit: unit.parse().ok()? };
+        let entry = self.plan.shards.get(id.shard as usize)?;
+        (id.unit < entry.units && id.to_string() == name).then_some(id)
     }
 
     /// Number of units of the plan.
@@ -85,7 +93,7 @@ impl Ledger {
     /// Whether every unit of the plan is committed, and every shard could be read.
     pub fn is_complete(&self) -> bool {
         self.plan.shards.iter().all(|shard| !shard.unreadable)
-            && self.units().all(|unit| self.committed.contains_key(&unit.to_string()))
+            && self.committed_units().len() as u64 == self.n_units()
     }
 
     /// Whether the manifest is there and says what the records say: nothing is left to do.

@@ -347,8 +347,7 @@ impl Output {
         let ledger = self.ledger()?;
         if !ledger.is_complete() {
             let unreadable = ledger.plan.shards.iter().filter(|s| s.unreadable).count() as u64;
-            let done =
-                ledger.units().filter(|u| ledger.committed.contains_key(&u.to_string())).count() as u64;
+            let done = ledger.committed_units().len() as u64;
             return Ok(Finish::Left(ledger.n_units() - done + unreadable));
         }
         let files = ledger.files();

@@ -73,7 +73,7 @@ pub struct FileEntry {
     pub sha256: String,
 }
 
-/// What a unit, or a whole output, holds.
+/// What a unit, or a whole output, holds. Sums end at the largest number: a record may say anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
     /// Source rows read.
@@ -95,23 +95,23 @@ pub struct Counts {
 impl Counts {
     /// Takes away the counts of a unit that was superseded.
     pub fn subtract(&mut self, other: &Counts) {
-        self.rows -= other.rows;
-        self.filtered -= other.filtered;
-        self.documents -= other.documents;
-        self.quarantined -= other.quarantined;
-        self.bytes -= other.bytes;
-        self.patches -= other.patches;
+        self.rows = self.rows.saturating_sub(other.rows);
+        self.filtered = self.filtered.saturating_sub(other.filtered);
+        self.documents = self.documents.saturating_sub(other.documents);
+        self.quarantined = self.quarantined.saturating_sub(other.quarantined);
+        self.bytes = self.bytes.saturating_sub(other.bytes);
+        self.patches = self.patches.saturating_sub(other.patches);
         self.entropy_sum -= other.entropy_sum;
     }
 
     /// Adds the counts of another unit.
     pub fn add(&mut self, other: &Counts) {
-        self.rows += other.rows;
-        self.filtered += other.filtered;
-        self.documents += other.documents;
-        self.quarantined += other.quarantined;
-        self.bytes += other.bytes;
-        self.patches += other.patches;
+        self.rows = self.rows.saturating_add(other.rows);
+        self.filtered = self.filtered.saturating_add(other.filtered);
+        self.documents = self.documents.saturating_add(other.documents);
+        self.quarantined = self.quarantined.saturating_add(other.quarantined);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.patches = self.patches.saturating_add(other.patches);
         self.entropy_sum += other.entropy_sum;
     }
 }

@@ -92,8 +92,8 @@ impl Status {
                 bytes: claim.bytes,
             });
         }
-        let content_bytes = ledger.plan.shards.iter().map(|s| s.content_bytes).sum();
-        let committed_content_bytes = ledger.committed.values().map(|r| r.content_bytes).sum();
+        let content_bytes = sum(ledger.plan.shards.iter().map(|s| s.content_bytes));
+        let committed_content_bytes = sum(ledger.committed.values().map(|r| r.content_bytes));
         let left = u64::saturating_sub(content_bytes, committed_content_bytes);
         let alive = || processes.iter().filter(|p| p.state == "alive");
         let rate: f64 =
@@ -113,10 +113,10 @@ impl Status {
             units: ledger.n_units(),
             committed: ledger.committed.len() as u64,
             counts: ledger.counts(),
-            rows: ledger.plan.shards.iter().map(|s| s.rows).sum(),
+            rows: sum(ledger.plan.shards.iter().map(|s| s.rows)),
             content_bytes,
             committed_content_bytes,
-            output_bytes: ledger.files().iter().map(|f| f.bytes).sum(),
+            output_bytes: sum(ledger.files().iter().map(|f| f.bytes)),
             eta_seconds: (state == "running" && rate > 0.0).then(|| (left as f64 / rate) as u64),
             damaged_records: ledger.damaged.iter().map(|path| path.display().to_string()).collect(),
             failed: ledger.failed,
@@ -125,6 +125,11 @@ impl Status {
             fingerprint: ledger.fingerprint,
         })
     }
+}
+
+/// A record may say anything: the sum ends at the largest number.
+fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::saturating_add)
 }
 
 impl fmt::Display for Status {

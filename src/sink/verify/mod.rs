@@ -145,8 +145,7 @@ fn check(root: &Path, found: &mut Verification) -> Checked<()> {
     found.notes = notes(&ledger);
     let mut rules = Rules::of(&ledger.plan)?;
     check_records(root, &ledger, &rules)?;
-    for unit in ledger.units() {
-        let Some(record) = ledger.committed.get(&unit.to_string()) else { continue };
+    for record in ledger.committed_units().into_values() {
         unit::check(root, &mut rules, record)?;
         found.checked += 1;
         found.files += record.files.len() as u64;
@@ -201,12 +200,14 @@ fn notes(ledger: &Ledger) -> Vec<String> {
 
 /// Records and plan agree on which units there are, and which rows they have.
 fn check_records(root: &Path, ledger: &Ledger, rules: &Rules) -> Checked<()> {
-    if let Some(name) = ledger.committed.keys().find(|name| !is_planned(ledger, name)) {
+    if let Some(name) = ledger.committed.keys().find(|name| ledger.unit(name).is_none()) {
         let what = "the plan has no such unit".to_owned();
         return Err(Problem::of_record(&record_file(root, name)?, Some(name), what));
     }
+    let committed = ledger.committed_units();
     for (shard, entry) in (0u32..).zip(&ledger.plan.shards) {
-        check_shard(root, ledger, rules, shard, entry)?;
+        let units = committed.range(UnitId { shard, unit: 0 }..UnitId { shard, unit: entry.units });
+        check_shard(root, rules, entry, units.map(|(id, record)| (id.unit, *record)))?;
     }
     for path in &ledger.damaged {
         let Some((name, revision)) = record_name(path) else { continue };
@@ -218,15 +219,6 @@ fn check_records(root: &Path, ledger: &Ledger, rules: &Rules) -> Checked<()> {
         }
     }
     Ok(())
-}
-
-/// Whether the plan has a unit of this name.
-fn is_planned(ledger: &Ledger, name: &str) -> bool {
-    let numbers =
-        name.split_once('-').and_then(|(shard, unit)| Some((shard.parse().ok()?, unit.parse().ok()?)));
-    let Some((shard, unit)) = numbers else { return false };
-    let entry = ledger.plan.shards.get(shard as usize);
-    entry.is_some_and(|entry| unit < entry.units) && UnitId { shard, unit }.to_string() == name
 }
 
 /// Whether a later record of the unit can be read.
@@ -242,8 +234,13 @@ fn is_superseded(root: &Path, name: &str, revision: u32) -> Checked<bool> {
     Ok(false)
 }
 
-/// The committed units of a shard are disjoint, in order, and leave room for the others; all of them tile it.
-fn check_shard(root: &Path, ledger: &Ledger, rules: &Rules, shard: u32, entry: &ShardEntry) -> Checked<()> {
+/// The committed `units` of a shard are disjoint, in order, and leave room for the others; all of them tile it.
+fn check_shard<'a>(
+    root: &Path,
+    rules: &Rules,
+    entry: &ShardEntry,
+    units: impl Iterator<Item = (u32, &'a CommitRecord)>,
+) -> Checked<()> {
     let of_shard = |what: String| {
         let what = format!("shard {}: {what}", entry.source_file);
         Err(Problem::of_record("_blt/plan.json", None, what))
@@ -254,11 +251,9 @@ fn check_shard(root: &Path, ledger: &Ledger, rules: &Rules, shard: u32, entry: &
     let (mut next_unit, mut next_row) = (0, 0);
     let mut content_bytes = 0u64;
     let mut n_committed = 0;
-    for unit in 0..entry.units {
-        let name = UnitId { shard, unit }.to_string();
-        let Some(record) = ledger.committed.get(&name) else { continue };
-        let problem = |what: String| match record_file(root, &name) {
-            Ok(file) => Problem::of_record(&file, Some(&name), what),
+    for (unit, record) in units {
+        let problem = |what: String| match record_file(root, &record.unit) {
+            Ok(file) => Problem::of_record(&file, Some(&record.unit), what),
             Err(halt) => halt,
         };
         if record.source_file != entry.source_file {
