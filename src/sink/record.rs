@@ -95,12 +95,13 @@ pub struct Counts {
 impl Counts {
     /// Takes away the counts of a unit that was superseded.
     pub fn subtract(&mut self, other: &Counts) {
-        self.rows -= other.rows;
-        self.filtered -= other.filtered;
-        self.documents -= other.documents;
-        self.quarantined -= other.quarantined;
-        self.bytes -= other.bytes;
-        self.patches -= other.patches;
+        // Another process may have superseded it before, unseen by this one.
+        self.rows = self.rows.saturating_sub(other.rows);
+        self.filtered = self.filtered.saturating_sub(other.filtered);
+        self.documents = self.documents.saturating_sub(other.documents);
+        self.quarantined = self.quarantined.saturating_sub(other.quarantined);
+        self.bytes = self.bytes.saturating_sub(other.bytes);
+        self.patches = self.patches.saturating_sub(other.patches);
         self.entropy_sum -= other.entropy_sum;
     }
 
