@@ -1,21 +1,32 @@
 //! Files that were made to break Parquet readers: whatever a column holds, the run ends with an exit code
 //! of its own, without a panic's text, a hang or an abort.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use parquet::file::{reader::FileReader, serialized_reader::SerializedFileReader};
 
 use crate::support::{Work, prose, set_flags};
 
 /// The folder with the corpora that are too large for the repository.
-fn corpora() -> Option<PathBuf> {
+pub fn corpora() -> Option<PathBuf> {
     let folder = std::env::var_os("BLT_SHARED").map_or_else(|| "../shared".into(), PathBuf::from);
     // The program runs in a folder of its own.
     folder.join("data/hard/parquet-testing").is_dir().then(|| folder.canonicalize().unwrap())
 }
 
+/// The files in `folder` of [`corpora`], sorted.
+pub fn files(corpora: &Path, folder: &str) -> Vec<PathBuf> {
+    let folder = corpora.join("data/hard/parquet-testing").join(folder);
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<PathBuf> =
+        paths.filter(|path| path.extension().is_some_and(|e| e == "parquet" || e == "encrypted")).collect();
+    paths.sort();
+    assert!(paths.len() > 5, "{paths:?}");
+    paths
+}
+
 /// Top-level columns as far as they can be told, and the default where they cannot.
-fn columns(path: &PathBuf) -> Vec<String> {
+pub fn columns(path: &Path) -> Vec<String> {
     let file = std::fs::File::open(path).unwrap();
     let names = std::panic::catch_unwind(|| {
         let reader = SerializedFileReader::new(file).ok()?;
@@ -33,15 +44,7 @@ fn files_that_break_readers_end_with_an_exit_code() {
     };
     let mut seen = std::collections::BTreeMap::<i32, usize>::new();
     for folder in ["data", "bad_data"] {
-        let mut paths: Vec<PathBuf> =
-            std::fs::read_dir(corpora.join("data/hard/parquet-testing").join(folder))
-                .unwrap()
-                .map(|entry| entry.unwrap().path())
-                .filter(|path| path.extension().is_some_and(|e| e == "parquet" || e == "encrypted"))
-                .collect();
-        paths.sort();
-        assert!(paths.len() > 5, "{folder} holds files");
-        for path in paths {
+        for path in files(&corpora, folder) {
             for column in columns(&path) {
                 let work = Work::new();
                 let (uri, content) = (format!("source.uri={path:?}"), format!("source.content={column:?}"));

@@ -192,6 +192,11 @@ fn pipeline_of(file: &Path, sets: &[&str]) -> Pipeline {
 
 /// The plan of the pipeline file `file` for a fake model of [`DIM`] and [`CONTEXT`].
 pub fn plan_of(file: &Path, sets: &[&str]) -> Plan {
+    freeze(pipeline_of(file, sets)).unwrap()
+}
+
+/// The plan of `pipeline`, likewise.
+pub fn freeze(pipeline: Pipeline) -> Result<Plan, RunError> {
     let facts = ModelFacts {
         name: "fake".into(),
         dim: DIM,
@@ -200,7 +205,7 @@ pub fn plan_of(file: &Path, sets: &[&str]) -> Plan {
         sha256: "fake".into(),
         threshold: None,
     };
-    Plan::freeze(pipeline_of(file, sets), facts, Start::Resume).unwrap()
+    Plan::freeze(pipeline, facts, Start::Resume)
 }
 
 pub fn set_flags<'a>(sets: &[&'a str]) -> Vec<&'a str> {
