@@ -346,7 +346,7 @@ fn run(args: &RunArgs, format: LogFormat, bars: Option<MultiProgress>) -> Result
     let share = share(args)?;
     let (mut plan, files) = freeze(&args.pipeline, args.start.start())?;
     plan.share = share;
-    plan.output_state()?;
+    plan.check_output()?;
     if !args.no_space_check {
         plan.check_space()?;
     }
@@ -523,8 +523,8 @@ fn verify(output: &Path, json: bool) -> Result<u8, Failure> {
 
 fn finalize(output: &Path) -> Result<u8, Failure> {
     match Output::open_existing(output)?.finalize()? {
-        Finish::Done => print(&format!("{} is finished", output.display())).map(|()| 0),
-        Finish::Left(units) => Err(Failure {
+        Finish::Done { .. } => print(&format!("{} is finished", output.display())).map(|()| 0),
+        Finish::Left { units, .. } => Err(Failure {
             code: EXIT_RESUMABLE,
             message: format!(
                 "{} is not complete: {units} units or shards are left to do; `status` tells more",

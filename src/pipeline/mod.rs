@@ -164,6 +164,7 @@ pub fn run(
     summary.failures = failures?;
     settled.extend(result.iter().map(|failed| failed.unit.id));
     settled.extend(dealer.skipped());
+    let mut total = None;
     summary.ending = if control.interrupted() && pending.iter().any(|unit| !settled.contains(&unit.id)) {
         Ending::Interrupted
     } else if !summary.failures.is_empty() {
@@ -174,12 +175,22 @@ pub fn run(
         Ending::Incomplete
     } else {
         match output.finalize()? {
-            Finish::Done => Ending::Finished,
-            Finish::Left(units) => Ending::ShareDone { left: Some(units) },
+            Finish::Done { counts } => {
+                total = Some(counts);
+                Ending::Finished
+            }
+            Finish::Left { units, counts } => {
+                total = Some(counts);
+                Ending::ShareDone { left: Some(units) }
+            }
             Finish::Busy => Ending::ShareDone { left: None },
         }
     };
-    summary.total = output.ledger()?.counts();
+    // Millions of records take their time to read: once is enough.
+    summary.total = match total {
+        Some(counts) => counts,
+        None => output.ledger()?.counts(),
+    };
     summary.seconds = started.elapsed().as_secs_f64();
     Ok(summary)
 }

@@ -2,7 +2,7 @@
 //! and fingerprint. Runs nothing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -241,6 +241,14 @@ impl Plan {
         Opening { plan: &self.record, absent: &self.absent, start: self.start }
     }
 
+    /// Checks that the output may be opened for this plan; writes nothing.
+    ///
+    /// # Errors
+    /// [`RunError::Sink`] when it holds something else or cannot be read.
+    pub fn check_output(&self) -> Result<(), RunError> {
+        Ok(sink::admit(&self.output_folder, self.opening())?)
+    }
+
     /// How far the output is, in words; writes nothing.
     ///
     /// # Errors
@@ -254,19 +262,21 @@ impl Plan {
     /// # Errors
     /// [`RunError::Sink`] with both figures when it has not, or when it cannot be asked.
     pub fn check_space(&self) -> Result<(), RunError> {
-        let committed = match self.start {
-            Start::Fresh | Start::Repair => BTreeMap::new(),
-            _ => sink::Ledger::read(&self.output_folder)?.map(|l| l.committed).unwrap_or_default(),
+        let recorded = match self.start {
+            Start::Fresh => BTreeSet::new(),
+            Start::Resume | Start::Extend => sink::recorded_units(&self.output_folder)?,
+            // Only some units are done again; which ones, the quarantine decides.
+            Start::Repair => return Ok(()),
         };
         let units = self.share_of_units();
-        let mut left = units.iter().filter(|unit| !committed.contains_key(&unit.id.to_string()));
-        let content = match self.start {
-            // Only a part of them is done again; which one, the quarantine decides.
-            Start::Repair => 0,
-            _ => left.by_ref().map(|unit| self.scored_bytes(unit)).sum(),
-        };
+        let left = units.iter().filter(|unit| !recorded.contains(&unit.id.to_string()));
+        let content = left.map(|unit| self.scored_bytes(unit)).sum();
         let needed: u64 = self.output_bytes(content).iter().map(|(_, bytes)| bytes).sum();
-        let free = sink::free_bytes(&self.output_folder)?;
+        let freed = match self.start {
+            Start::Fresh => sink::stored_bytes(&self.output_folder)?,
+            _ => 0,
+        };
+        let free = sink::free_bytes(&self.output_folder)?.saturating_add(freed);
         if needed <= free {
             return Ok(());
         }

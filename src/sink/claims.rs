@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -10,7 +11,7 @@ use std::{
 
 use super::{
     Attempt, Claim, SinkError,
-    files::{create_folder, list, read_json, remove_if_there},
+    files::{create_folder, list, read_json, remove_if_there, temporary_of},
 };
 use crate::data::UnitId;
 
@@ -68,11 +69,21 @@ pub(super) fn read_claims(root: &Path) -> Result<Vec<(PathBuf, Claim)>, SinkErro
     Ok(claims)
 }
 
-/// Removes what dead processes said.
+/// Removes what dead processes said, and what they were about to say.
 pub(super) fn forget_the_dead(root: &Path) -> Result<(), SinkError> {
     let (host, now) = (host(), now());
+    let mut others = Vec::new();
     for (path, claim) in read_claims(root)? {
         if claim.liveness(&host, now) == Liveness::Dead {
+            remove_if_there(&path)?;
+        } else {
+            others.extend(path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned));
+        }
+    }
+    for path in list(&root.join("_blt/claims"))? {
+        // A process that is about to make its first claim makes the next one a moment later.
+        let is_anothers = |rest: &str| others.iter().any(|attempt| rest.starts_with(attempt.as_str()));
+        if temporary_of(&path).is_some_and(|rest| !is_anothers(rest)) {
             remove_if_there(&path)?;
         }
     }
@@ -154,7 +165,14 @@ impl Claims {
             own.claim.clone()
         };
         create_folder(&self.root.join("_blt/claims"))?;
-        self.attempt.replace_advice(&self.path(), &claim)
+        match self.attempt.replace_advice(&self.path(), &claim) {
+            // Somebody tidied up in between.
+            Err(SinkError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                lock(&self.claim).written = None;
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Whether another process that is alive says that it is at `unit`.

@@ -24,7 +24,9 @@ pub use self::{
     files::{Attempt, free_bytes},
     garbage::{Garbage, collect, garbage},
     ledger::Ledger,
-    output::{Committed, Finish, Opening, Output, Start, inspect, planned},
+    output::{
+        Committed, Finish, Opening, Output, Start, admit, inspect, planned, recorded_units, stored_bytes,
+    },
     record::{Claim, CommitRecord, Counts, FailureRecord, FileEntry, Manifest, PlanRecord, ShardEntry},
     status::{ProcessStatus, Status},
     verify::{Problem, ProblemRow, Verification, verify},

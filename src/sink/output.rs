@@ -10,13 +10,13 @@ use std::{
 };
 
 use super::{
-    Attempt, Claims, CommitRecord, EncodedUnit, FailureRecord, Ledger, Liveness, Manifest, PlanRecord,
-    SinkError,
+    Attempt, Claims, CommitRecord, Counts, EncodedUnit, FailureRecord, Ledger, Liveness, Manifest,
+    PlanRecord, SinkError,
     admission::{refuse_other_plan, refuse_unfinished_absent},
     claims::{forget_the_dead, host, now, read_claims},
     files::{create_folder, list, remove_if_there, sync_folder},
     garbage::{self, garbage},
-    ledger::{commit_path, plan_path, read_plan, read_unit},
+    ledger::{commit_path, plan_path, read_plan, read_unit, record_name},
     lock::Lock,
 };
 use crate::{
@@ -62,12 +62,20 @@ pub struct Committed {
 }
 
 /// How an attempt to finish an output ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Finish {
     /// The manifest says what the records say, and nothing else lies in the tables.
-    Done,
-    /// Units or shards are left to do, so many.
-    Left(u64),
+    Done {
+        /// What the output holds.
+        counts: Counts,
+    },
+    /// Something is left to do.
+    Left {
+        /// Units that are not committed, and shards that could not be read.
+        units: u64,
+        /// What the output holds.
+        counts: Counts,
+    },
     /// Another process repairs or finishes it; the last one does it.
     Busy,
 }
@@ -94,6 +102,42 @@ pub fn planned(root: &Path) -> Result<Option<PlanRecord>, SinkError> {
     refuse_file(root)?;
     let plan = read_plan(root).map_err(|error| refusal(root, error))?;
     Ok(plan.map(|(_, plan)| plan))
+}
+
+/// Checks that an output may be opened, without reading its records; writes nothing.
+///
+/// # Errors
+/// As [`Output::open`].
+pub fn admit(root: &Path, opening: Opening<'_>) -> Result<(), SinkError> {
+    if opening.start == Start::Fresh {
+        return refuse_file(root);
+    }
+    match planned(root)? {
+        None => refuse_foreign_folder(root),
+        Some(existing) => {
+            refuse_other_plan(root, &existing, opening)?;
+            refuse_unfinished_absent(root, opening)
+        }
+    }
+    .map_err(|error| refusal(root, error))
+}
+
+/// Names of the units that have a record in folder `root`, readable or not.
+///
+/// # Errors
+/// [`SinkError::Io`].
+pub fn recorded_units(root: &Path) -> Result<BTreeSet<String>, SinkError> {
+    let records = list(&root.join("_blt/commits"))?;
+    Ok(records.iter().filter_map(|path| record_name(path)).map(|(name, _)| name).collect())
+}
+
+/// Bytes of all files of the output in folder `root`, those that count and others.
+///
+/// # Errors
+/// [`SinkError::Io`].
+pub fn stored_bytes(root: &Path) -> Result<u64, SinkError> {
+    let files = garbage::listing(root)?;
+    Ok(files.iter().filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len()).sum())
 }
 
 /// How far the output in folder `root` is, in words; writes nothing.
@@ -348,7 +392,8 @@ impl Output {
         if !ledger.is_complete() {
             let unreadable = ledger.plan.shards.iter().filter(|s| s.unreadable).count() as u64;
             let done = ledger.committed_units().len() as u64;
-            return Ok(Finish::Left(ledger.n_units() - done + unreadable));
+            let units = ledger.n_units() - done + unreadable;
+            return Ok(Finish::Left { units, counts: ledger.counts() });
         }
         let files = ledger.files();
         let listed: BTreeSet<&Path> = listing.iter().map(PathBuf::as_path).collect();
@@ -386,7 +431,7 @@ impl Output {
             self.attempt.replace_json(&path, &manifest, "manifest::rename")?;
         }
         fault::point("finalize::after_manifest").map_err(SinkError::io(&self.root))?;
-        Ok(Finish::Done)
+        Ok(Finish::Done { counts: manifest.counts })
     }
 
     /// Removes what [`collect`](super::collect) says may go, as no attempt can need it; returns all that was

@@ -95,6 +95,7 @@ pub struct Counts {
 impl Counts {
     /// Takes away the counts of a unit that was superseded.
     pub fn subtract(&mut self, other: &Counts) {
+        // Another process may have superseded it before, unseen by this one.
         self.rows = self.rows.saturating_sub(other.rows);
         self.filtered = self.filtered.saturating_sub(other.filtered);
         self.documents = self.documents.saturating_sub(other.documents);

@@ -317,6 +317,7 @@ fn clocks_that_are_a_day_off_and_claims_that_make_no_sense_do_no_harm() {
         fs::write(claims.join(format!("{name}.json")), claim.to_string()).unwrap();
     }
     fs::write(claims.join("torn.json"), "{").unwrap();
+    fs::write(claims.join(".tmp-0123-0123-0"), "{").unwrap();
     for entry in
         walkdir::WalkDir::new(work.path("shards")).into_iter().flatten().filter(|e| e.file_type().is_file())
     {
@@ -327,6 +328,7 @@ fn clocks_that_are_a_day_off_and_claims_that_make_no_sense_do_no_harm() {
         .expect(0, &["on elsewhere: silent", "on elsewhere: alive"]);
     work.run(&SETS);
     assert!(!own.exists(), "the killed process is forgotten");
+    assert!(!claims.join(".tmp-0123-0123-0").exists(), "and what it was about to say");
     fs::remove_dir_all(&claims).unwrap();
     assert_sound(&work.out());
     let found = snapshot(&work.out());

@@ -368,10 +368,11 @@ pub fn assert_sound(out: &Path) {
         .flat_map(|table| files(out, table).into_iter().map(move |name| format!("{table}/{name}")))
         .collect();
     assert_eq!(named, found);
-    assert!(walkdir::WalkDir::new(out).into_iter().all(|e| {
-        let name = e.unwrap().file_name().to_owned();
-        !name.as_encoded_bytes().starts_with(b".tmp-")
-    }));
+    for entry in walkdir::WalkDir::new(out) {
+        let path = entry.unwrap().into_path();
+        let name = path.file_name().unwrap().as_encoded_bytes();
+        assert!(!name.starts_with(b".tmp-"), "{} is left behind", path.display());
+    }
 }
 
 /// Text that differs everywhere, `n` bytes of it.
