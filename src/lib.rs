@@ -96,7 +96,9 @@
 //! unnamed file belongs to an attempt that has lost, and whoever finishes the output removes it
 //! ([`sink::garbage`]). Only a repair may supersede a record, so repairs share the lock `_blt/lock`, and
 //! whoever removes files holds it alone; the system releases it when a process dies. Committing takes no
-//! lock, and no attempt waits for another.
+//! lock, and no attempt waits for another; only who finishes an output waits a moment for who is at it.
+//! `--fresh` is the exception: it deletes what an attempt could still name, so it asks the claims first,
+//! and an attempt looks once more for its files before it creates its record.
 //!
 //! Claims (`_blt/claims`) say which process is at which unit. They are advice, for [`sink::Status`] and so
 //! that processes seldom do the same; no promise rests on them, or on a clock.

@@ -155,7 +155,8 @@ struct StartArgs {
     /// than before.
     #[arg(long, group = "start")]
     only_quarantined: bool,
-    /// Deletes what the output holds and starts over; asks before it deletes committed work.
+    /// Deletes what the output holds and starts over; asks before it deletes committed work. Not for shares, which
+    /// would delete each other's.
     #[arg(long, group = "start")]
     fresh: bool,
 }
@@ -344,6 +345,13 @@ fn freeze(args: &PipelineArgs, start: Start) -> Result<(Plan, ModelFiles), Failu
 
 fn run(args: &RunArgs, format: LogFormat, bars: Option<MultiProgress>) -> Result<u8, Failure> {
     let share = share(args)?;
+    if args.start.fresh && share.is_some() {
+        return Err(Failure::plan(
+            "--fresh cannot be used with shares: each would delete the others' work; run it once without",
+        ));
+    }
+    // From here on a signal is a stop, and nothing is lost by it.
+    let stop = stop_on_signals()?;
     let (mut plan, files) = freeze(&args.pipeline, args.start.start())?;
     plan.share = share;
     plan.check_output()?;
@@ -368,7 +376,7 @@ fn run(args: &RunArgs, format: LogFormat, bars: Option<MultiProgress>) -> Result
         (LogFormat::Text, Some(bars)) => Display::Bars(bars),
         _ => Display::Log(Duration::from_secs(10)),
     };
-    let summary = pipeline::run(&plan, model.as_mut(), stop_on_signals()?, &display)?;
+    let summary = pipeline::run(&plan, model.as_mut(), stop, &display)?;
     print(&summary)?;
     Ok(exit_code(&summary))
 }

@@ -106,11 +106,14 @@ pub fn run(
         return Ok(summary);
     }
     let pending = pending(plan, &before);
+    let (n_committed, total) = (before.committed.len(), before.counts());
+    // Millions of records are not needed any more.
+    drop(before);
     tracing::info!(
         shards = plan.shards.len(),
         units = pending.len(),
         rows = pending.iter().map(|u| u.rows.end - u.rows.start).sum::<u64>(),
-        committed_before = before.committed.len(),
+        committed_before = n_committed,
         model = plan.model.name,
         device = model.device_class(),
         "running {}",
@@ -128,10 +131,13 @@ pub fn run(
         stats: &stats,
         dealer: &dealer,
         settled: BTreeSet::new(),
-        total: before.counts(),
+        total,
+        rows: plan.record.shards.iter().map(|shard| shard.rows).sum(),
         done: Counts::default(),
     };
-    engine.check_quarantine();
+    if plan.start != Start::Repair {
+        engine.check_quarantine();
+    }
     let overdue = || {
         if let Some(exit) = stop.overdue {
             output.withdraw();
@@ -155,6 +161,8 @@ pub fn run(
     claims.withdraw();
     output.withdraw();
     let failures = engine.record_failures(&result);
+    // A repair is there to make them fewer.
+    let too_many = if plan.start == Start::Repair { engine.too_many_quarantined() } else { None };
     let Engine { mut settled, done, .. } = engine;
     summary.run = done;
     summary.stages = StageSeconds::merged(stats.stages().iter().map(|m| m.seconds()));
@@ -192,7 +200,10 @@ pub fn run(
         None => output.ledger()?.counts(),
     };
     summary.seconds = started.elapsed().as_secs_f64();
-    Ok(summary)
+    match too_many {
+        Some(error) if summary.ending != Ending::Interrupted => Err(error),
+        _ => Ok(summary),
+    }
 }
 
 /// Units to do, in plan order.
@@ -274,6 +285,8 @@ struct Engine<'a> {
     settled: BTreeSet<UnitId>,
     /// What the output holds, as far as this process knows.
     total: Counts,
+    /// Source rows of the plan, those of shards that are done and gone included.
+    rows: u64,
     /// What of it came from this run.
     done: Counts,
 }
@@ -395,7 +408,9 @@ impl Engine<'_> {
                     } else {
                         tracing::info!(unit = %record.unit, "was committed by another process");
                     }
-                    self.check_quarantine();
+                    if !self.dealer.repairs() {
+                        self.check_quarantine();
+                    }
                 }
                 Err(error) => self.control.fail(error.into()),
             }
@@ -404,15 +419,18 @@ impl Engine<'_> {
     }
 
     fn check_quarantine(&self) {
-        let quarantined = self.total.quarantined;
-        let rows = self.plan.rows();
+        if let Some(error) = self.too_many_quarantined() {
+            self.control.fail(error);
+        }
+    }
+
+    fn too_many_quarantined(&self) -> Option<RunError> {
+        let (quarantined, rows) = (self.total.quarantined, self.rows);
         let exceeded = match self.plan.pipeline.limits.max_quarantined {
             Quarantine::Rows(allowed) => quarantined > allowed,
             Quarantine::Fraction(allowed) => quarantined as f64 > allowed * rows as f64,
         };
-        if exceeded {
-            self.control.fail(RunError::Quarantine { quarantined, rows });
-        }
+        exceeded.then_some(RunError::Quarantine { quarantined, rows })
     }
 
     fn record_failures(&self, failed: &[FailedUnit]) -> Result<Vec<Failure>, SinkError> {

@@ -14,7 +14,13 @@ pub(super) fn refuse_other_plan(
     existing: &PlanRecord,
     opening: Opening<'_>,
 ) -> Result<(), SinkError> {
-    let Differences { mut found, all_new_shards } = differences(existing, opening);
+    let Differences { mut found, extend_would_do, raced } = differences(existing, opening);
+    if raced {
+        return Err(SinkError::Raced(format!(
+            "another process changed the plan of {} at the same moment",
+            root.display()
+        )));
+    }
     if found.is_empty() {
         return Ok(());
     }
@@ -24,7 +30,11 @@ pub(super) fn refuse_other_plan(
         found.truncate(SHOWN);
         found.push(format!("and {more} more differences"));
     }
-    let remedy = if all_new_shards { "take new shards in with --extend, " } else { "" };
+    let remedy = if extend_would_do {
+        "--extend takes new shards in, and lets go of those that are done; or "
+    } else {
+        ""
+    };
     Err(SinkError::Refused(format!(
         "{} holds the output of another plan: {}; {remedy}give this plan a folder of its own (sink.uri or --output), \
          or start over with --fresh",
@@ -35,8 +45,9 @@ pub(super) fn refuse_other_plan(
 
 /// A shard that is no longer there may be left out only once all of it is committed.
 pub(super) fn refuse_unfinished_absent(root: &Path, opening: Opening<'_>) -> Result<(), SinkError> {
+    let absent: BTreeSet<&String> = opening.absent.iter().collect();
     for (shard, entry) in (0u32..).zip(&opening.plan.shards) {
-        if !opening.absent.contains(&entry.source_file) {
+        if !absent.contains(&entry.source_file) {
             continue;
         }
         for unit in 0..entry.units {
@@ -55,8 +66,10 @@ pub(super) fn refuse_unfinished_absent(root: &Path, opening: Opening<'_>) -> Res
 
 struct Differences {
     found: Vec<String>,
-    /// Whether `--extend` would do.
-    all_new_shards: bool,
+    /// Whether `--extend` is all that is needed.
+    extend_would_do: bool,
+    /// Whether the output's plan has become another one since ours was frozen.
+    raced: bool,
 }
 
 fn differences(old: &PlanRecord, opening: Opening<'_>) -> Differences {
@@ -76,37 +89,44 @@ fn differences(old: &PlanRecord, opening: Opening<'_>) -> Differences {
             found.push(format!("{key} was {}, now {}", show(was), show(is)));
         }
     }
-    let n_other = found.len();
-    let mut n_new = 0;
+    let lets_go = matches!(start, Start::Extend | Start::Repair);
+    let (mut n_come_or_gone, mut raced) = (0, false);
     let by_name = |plan: &PlanRecord| -> BTreeMap<String, (usize, ShardEntry)> {
         let entries = plan.shards.iter().cloned().enumerate();
         entries.map(|(index, s)| (s.source_file.clone(), (index, s))).collect()
     };
     let (was, is) = (by_name(old), by_name(new));
+    let absent: BTreeSet<&String> = opening.absent.iter().collect();
     for name in was.keys().chain(is.keys()).collect::<BTreeSet<_>>() {
         match (was.get(name), is.get(name)) {
-            (Some(_), Some(_)) if opening.absent.contains(name) && start == Start::Extend => {}
-            (Some(_), Some(_)) if opening.absent.contains(name) => {
-                found.push(format!("shard {name} is gone"))
+            (Some(_), Some(_)) if absent.contains(name) && lets_go => {}
+            (Some(_), Some(_)) if absent.contains(name) => {
+                n_come_or_gone += 1;
+                found.push(format!("shard {name} is gone"));
             }
-            (Some(_), None) => found.push(format!("shard {name} is gone")),
             (None, Some(_)) if start == Start::Extend => {}
             (None, Some(_)) => {
-                n_new += 1;
+                n_come_or_gone += 1;
                 found.push(format!("shard {name} is new"));
             }
-            (Some((a, _)), Some((b, _))) if a != b => found.push(format!("shard {name} has another place")),
+            // A plan is frozen with all shards of the output at their places.
+            (Some(_), None) => raced = true,
+            (Some((a, _)), Some((b, _))) if a != b => raced = true,
             (Some((_, a)), _) if a.unreadable => {}
             // Behind the limit: nothing is read of it.
             (Some((_, a)), Some((_, b))) if a.units == 0 && b.units == 0 => {}
             (Some((_, a)), Some((_, b))) if (a.bytes, &a.footer_sha256) != (b.bytes, &b.footer_sha256) => {
                 found.push(format!("shard {name} changed ({} bytes, now {})", a.bytes, b.bytes));
             }
+            (Some((_, a)), Some((_, b))) if b.unreadable => found.push(format!(
+                "shard {name} could be read before, and now it cannot; `plan` with a new output tells why ({} units)",
+                a.units
+            )),
             (Some((_, a)), Some((_, b))) if a != b => {
                 found.push(format!("shard {name} is cut differently"));
             }
             _ => {}
         }
     }
-    Differences { all_new_shards: n_other == 0 && n_new == found.len(), found }
+    Differences { extend_would_do: n_come_or_gone == found.len(), found, raced }
 }

@@ -2,14 +2,13 @@
 //! records alone.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::{Path, PathBuf},
 };
 
 use super::{
     Ledger, SinkError,
     files::{list, remove_if_there, temporary_of},
-    ledger::record_name,
 };
 use crate::schema::Table;
 
@@ -55,8 +54,6 @@ pub fn collect(root: &Path) -> Result<Vec<Garbage>, SinkError> {
 /// What of `listing`, read before `ledger`, counts for nothing.
 pub fn garbage(root: &Path, listing: &[PathBuf], ledger: &Ledger) -> Vec<Garbage> {
     let named: BTreeSet<PathBuf> = ledger.files().into_iter().map(|f| root.join(f.path)).collect();
-    let damaged: BTreeMap<&Path, String> =
-        ledger.damaged.iter().filter_map(|path| Some((path.as_path(), record_name(path)?.0))).collect();
     let is_committed = |unit: &str| ledger.committed.contains_key(unit);
     let mut found = Vec::new();
     for path in listing {
@@ -69,11 +66,10 @@ pub fn garbage(root: &Path, listing: &[PathBuf], ledger: &Ledger) -> Vec<Garbage
             }
             Some(rest) => (!unit_of(rest).is_some_and(is_committed))
                 .then_some("its unit is not committed, so an attempt may be writing it"),
-            None if folder == "commits" => match damaged.get(path.as_path()) {
-                Some(unit) => (!is_committed(unit)).then_some("its unit is not committed yet"),
-                None => continue,
-            },
-            None if folder == "_blt" || folder == "failed" || named.contains(path) => continue,
+            // A record that cannot be read stays, too: the next one has the number after it.
+            None if ["_blt", "commits", "failed"].iter().any(|f| folder == *f) || named.contains(path) => {
+                continue;
+            }
             None => {
                 let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
                 match unit_of(name) {

@@ -22,7 +22,8 @@ pub struct Ledger {
     pub fingerprint: String,
     /// Of every committed unit the record that counts, by the unit's name.
     pub committed: BTreeMap<String, CommitRecord>,
-    /// Records that cannot be read: torn, empty, or edited. They commit nothing.
+    /// Records that cannot be read, being torn, empty or edited, and that no later one took the place of. They
+    /// commit nothing.
     pub damaged: Vec<PathBuf>,
     /// Units and shards that could not be done, as the last run that tried said.
     pub failed: Vec<FailureRecord>,
@@ -56,16 +57,18 @@ impl Ledger {
                     }
                 }
                 Ok(None) => {}
-                Ok(Some(_)) | Err(SinkError::Refused(_)) => damaged.push(path),
+                Ok(Some(_)) | Err(SinkError::Refused(_)) => damaged.push((path, name, revision)),
                 Err(error) => return Err(error),
             }
         }
+        let stands = |name: &String| committed.get(name).map(|(revision, _)| *revision);
+        damaged.retain(|(_, name, revision)| stands(name).is_none_or(|standing| standing < *revision));
         let failed = list(&root.join("_blt/failed"))?.into_iter().filter(|p| record_name(p).is_some());
         Ok(Some(Ledger {
             plan,
             fingerprint,
             committed: committed.into_iter().map(|(name, (_, record))| (name, record)).collect(),
-            damaged,
+            damaged: damaged.into_iter().map(|(path, ..)| path).collect(),
             failed: failed.filter_map(|path| read_or_none(&path).transpose()).collect::<Result<_, _>>()?,
             manifest: read_or_none(&root.join("_blt/manifest.json"))?,
         }))
@@ -90,10 +93,16 @@ impl Ledger {
         self.plan.shards.iter().map(|s| u64::from(s.units)).sum()
     }
 
+    /// Units of the plan that are not committed, and shards that could not be read.
+    pub fn n_left(&self) -> u64 {
+        let committed = self.committed_units().len() as u64;
+        let unreadable = self.plan.shards.iter().filter(|shard| shard.unreadable).count() as u64;
+        self.n_units().saturating_sub(committed) + unreadable
+    }
+
     /// Whether every unit of the plan is committed, and every shard could be read.
     pub fn is_complete(&self) -> bool {
-        self.plan.shards.iter().all(|shard| !shard.unreadable)
-            && self.committed_units().len() as u64 == self.n_units()
+        self.n_left() == 0
     }
 
     /// Whether the manifest is there and says what the records say: nothing is left to do.

@@ -10,6 +10,10 @@ use std::{
 
 use super::SinkError;
 
+/// Removing files and writing a manifest takes less, unless the process is paused.
+const PATIENCE: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(50);
+
 /// `_blt/lock`: shared by processes that supersede records or write a plan, held alone by whoever removes what
 /// no record names. The system releases it when its process dies.
 #[derive(Debug)]
@@ -25,11 +29,23 @@ impl Lock {
     /// Waits for whoever holds it alone, which is short.
     pub(super) fn share(&mut self) -> Result<(), SinkError> {
         let Some(file) = &self.0 else { return Ok(()) };
-        match file.lock_shared() {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.0 = None,
-            other => other.map_err(SinkError::io(Path::new("_blt/lock")))?,
+        let started = Instant::now();
+        loop {
+            match file.try_lock_shared() {
+                Ok(()) => return Ok(()),
+                Err(TryLockError::WouldBlock) if started.elapsed() >= PATIENCE => {
+                    return Err(SinkError::Raced(
+                        "another process has been finishing the output for long".into(),
+                    ));
+                }
+                Err(TryLockError::WouldBlock) => thread::sleep(POLL),
+                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                    self.0 = None;
+                    return Ok(());
+                }
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
         }
-        Ok(())
     }
 
     /// Without locks, nobody can tell that a record is about to be superseded.
@@ -37,13 +53,14 @@ impl Lock {
         match self.0 {
             Some(_) => Ok(()),
             None => Err(SinkError::Refused(format!(
-                "--only-quarantined needs file locks, and the storage of {} has none; copy the output to another                  one for this",
+                "--only-quarantined needs file locks, and the storage of {} has none; copy the output to another one",
                 root.display()
             ))),
         }
     }
 
-    /// Tells whether this process holds it alone now.
+    /// Tells whether this process holds it alone now. Waits `patience` for those that share it, and longer for
+    /// one that holds it alone, as that one is finishing the output and may have read its records too early.
     pub(super) fn take_alone(&mut self, patience: Duration) -> Result<bool, SinkError> {
         self.release()?;
         let Some(file) = &self.0 else { return Ok(true) };
@@ -51,23 +68,33 @@ impl Lock {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(true),
-                Err(TryLockError::WouldBlock) if started.elapsed() >= patience => return Ok(false),
-                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(50)),
+                Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
                     self.0 = None;
                     return Ok(true);
                 }
-                Err(TryLockError::Error(error)) => {
-                    return Err(SinkError::Io { path: "_blt/lock".into(), error });
-                }
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
             }
+            let is_shared = file.try_lock_shared().is_ok();
+            if is_shared {
+                file.unlock().map_err(failed)?;
+            }
+            let patience = if is_shared || patience.is_zero() { patience } else { PATIENCE };
+            if started.elapsed() >= patience {
+                return Ok(false);
+            }
+            thread::sleep(POLL);
         }
     }
 
     pub(super) fn release(&mut self) -> Result<(), SinkError> {
         match &self.0 {
-            Some(file) => file.unlock().map_err(SinkError::io(Path::new("_blt/lock"))),
+            Some(file) => file.unlock().map_err(failed),
             None => Ok(()),
         }
     }
+}
+
+fn failed(error: io::Error) -> SinkError {
+    SinkError::Io { path: "_blt/lock".into(), error }
 }

@@ -201,10 +201,15 @@ impl Output {
             create_folder(&root.join(folder))?;
         }
         let mut lock = Lock::open(root)?;
-        lock.share()?;
-        match existing {
+        let repairs = opening.start == Start::Repair;
+        if repairs {
+            lock.share()?;
+            lock.refuse_missing(root)?;
+        }
+        let (path, next) = match &existing {
+            None => (plan_path(root, 0), plan.clone()),
             Some((revision, existing)) => {
-                refuse_other_plan(root, &existing, opening)?;
+                refuse_other_plan(root, existing, opening)?;
                 refuse_unfinished_absent(root, opening)?;
                 let mut next = plan.clone();
                 next.earlier = existing.earlier.clone();
@@ -213,27 +218,21 @@ impl Output {
                     next.earlier.push(replaced);
                 }
                 // Shards are new, or could not be read before, or longer documents are taken.
-                let path = plan_path(root, revision + 1);
-                if existing != next && !attempt.create_json(&path, &next, "plan::link")? {
-                    return Err(SinkError::Raced(format!(
-                        "another process changed the plan of {} at the same moment",
-                        root.display()
-                    )));
-                }
+                (plan_path(root, revision + 1), next)
             }
-            None => {
-                if !attempt.create_json(&plan_path(root, 0), plan, "plan::link")? {
-                    // Another process came first; it may have brought another plan.
-                    return Self::open_folder(root, opening);
-                }
-                sync_folder(root)?;
+        };
+        if existing.is_none_or(|(_, existing)| existing != next) {
+            if !repairs {
+                lock.share()?;
             }
-        }
-        let repairs = opening.start == Start::Repair;
-        if repairs {
-            lock.refuse_missing(root)?;
-        } else {
-            lock.release()?;
+            if !attempt.create_json(&path, &next, "plan::link")? {
+                // Another process came first; it may have brought the same plan or another one.
+                return Self::open_folder(root, opening);
+            }
+            if !repairs {
+                lock.release()?;
+            }
+            sync_folder(root)?;
         }
         forget_the_dead(root)?;
         Ok(Output { root: root.into(), fingerprint: plan.fingerprint()?, repairs, attempt, lock })
@@ -318,7 +317,9 @@ impl Output {
         // at work: then there is a record by now.
         match (read_unit(&self.root, &record.unit)?.1, published) {
             (Some(winner), Ok(_)) => {
-                for path in renamed.iter().filter(|path| winner.files.iter().all(|f| f.path != **path)) {
+                // A repair leaves that to whoever finishes the output: a later record may name them.
+                let lost = |path: &&String| !self.repairs && winner.files.iter().all(|f| f.path != **path);
+                for path in renamed.iter().filter(lost) {
                     remove_if_there(&self.root.join(path))?;
                 }
                 Ok(Committed { record: winner, superseded: None, ours: false })
@@ -347,7 +348,12 @@ impl Output {
         for table in unit.files.iter().map(|(_, file)| &file.table) {
             sync_folder(&self.root.join(table))?;
         }
-        fault::point("commit::before_record").map_err(SinkError::io(&self.root))
+        fault::point("commit::before_record").map_err(SinkError::io(&self.root))?;
+        // Whoever starts over takes the files from under an attempt that is paused here.
+        for path in renamed.iter().map(|path| self.root.join(path)) {
+            path.metadata().map_err(SinkError::io(&path))?;
+        }
+        Ok(())
     }
 
     /// Whether a record says that the unit is committed.
@@ -378,22 +384,34 @@ impl Output {
     /// # Errors
     /// As [`Ledger::read`]; [`SinkError::Refused`] when a file is gone that a record names.
     pub fn finalize(&mut self) -> Result<Finish, SinkError> {
-        if !self.lock.take_alone(FINISH_PATIENCE)? {
-            return Ok(Finish::Busy);
+        loop {
+            if !self.lock.take_alone(FINISH_PATIENCE)? {
+                return Ok(Finish::Busy);
+            }
+            let finish = self.finalize_alone();
+            self.lock.release()?;
+            // Whoever committed the last unit meanwhile may have given up waiting.
+            match finish? {
+                Finish::Left { units: 1.., .. } if self.is_recorded()? => {}
+                finish => return Ok(finish),
+            }
         }
-        let finish = self.finalize_alone();
-        self.lock.release()?;
-        finish
+    }
+
+    /// Whether every unit of the plan has a record by its name, so that reading them all may be worth while.
+    fn is_recorded(&self) -> Result<bool, SinkError> {
+        let Some((_, plan)) = read_plan(&self.root)? else { return Ok(false) };
+        let units: u64 = plan.shards.iter().map(|s| u64::from(s.units)).sum();
+        let readable = plan.shards.iter().all(|shard| !shard.unreadable);
+        let damaged = || Ok::<_, SinkError>(self.ledger()?.n_left() > 0);
+        Ok(readable && recorded_units(&self.root)?.len() as u64 >= units && !damaged()?)
     }
 
     fn finalize_alone(&self) -> Result<Finish, SinkError> {
         let listing = garbage::listing(&self.root)?;
         let ledger = self.ledger()?;
         if !ledger.is_complete() {
-            let unreadable = ledger.plan.shards.iter().filter(|s| s.unreadable).count() as u64;
-            let done = ledger.committed_units().len() as u64;
-            let units = ledger.n_units() - done + unreadable;
-            return Ok(Finish::Left { units, counts: ledger.counts() });
+            return Ok(Finish::Left { units: ledger.n_left(), counts: ledger.counts() });
         }
         let files = ledger.files();
         let listed: BTreeSet<&Path> = listing.iter().map(PathBuf::as_path).collect();
@@ -401,8 +419,9 @@ impl Output {
             let path = self.root.join(&file.path);
             // What was committed after the listing is not in it.
             if !listed.contains(path.as_path()) && !path.is_file() {
+                let repair = if ledger.damaged.is_empty() { "" } else { ", run --only-quarantined" };
                 return Err(SinkError::Refused(format!(
-                    "{} is gone, but a commit record names it; restore it, or start over with run --fresh",
+                    "{} is gone, but a commit record names it; restore it{repair}, or start over with run --fresh",
                     path.display()
                 )));
             }
@@ -421,8 +440,8 @@ impl Output {
         garbage::remove(&garbage)?;
         if !self.repairs {
             // Nothing failed in the end.
-            for failure in list(&self.root.join("_blt/failed"))? {
-                remove_if_there(&failure)?;
+            for failure in list(&self.root.join("_blt/failed"))?.iter().filter(|path| path.is_file()) {
+                remove_if_there(failure)?;
             }
         }
         forget_the_dead(&self.root)?;
@@ -484,6 +503,13 @@ fn delete(root: &Path) -> Result<(), SinkError> {
         return refuse_foreign_folder(root);
     }
     refuse_others_at_work(root)?;
+    let mut lock = Lock::open(root)?;
+    if !lock.take_alone(Duration::ZERO)? {
+        return Err(SinkError::Refused(format!(
+            "another process is at work on {}; wait for it",
+            root.display()
+        )));
+    }
     remove_if_there(&root.join("_blt/manifest.json"))?;
     for folder in
         ["_blt/commits", "_blt/failed", "_blt/claims"].into_iter().chain(Table::ALL.map(|t| t.name()))
@@ -510,7 +536,7 @@ fn delete(root: &Path) -> Result<(), SinkError> {
     // Revisions of the plan before the plan itself.
     let mut rest = list(&root.join("_blt"))?;
     rest.sort_by_key(|path| path.ends_with("plan.json"));
-    for path in rest.iter().filter(|path| !path.is_dir()) {
+    for path in rest.iter().filter(|path| !path.is_dir() && !path.ends_with("lock")) {
         remove_if_there(path)?;
     }
     sync_folder(&root.join("_blt"))
@@ -519,7 +545,12 @@ fn delete(root: &Path) -> Result<(), SinkError> {
 /// Refuses when another process says that it is at work in `root`.
 fn refuse_others_at_work(root: &Path) -> Result<(), SinkError> {
     let (host, now) = (host(), now());
-    let alive = |claim: &super::Claim| claim.liveness(&host, now) == Liveness::Alive;
+    // Who is silent on this host may be paused, and go on.
+    let alive = |claim: &super::Claim| match claim.liveness(&host, now) {
+        Liveness::Alive => true,
+        Liveness::Silent(_) => claim.host == host,
+        Liveness::Dead => false,
+    };
     match read_claims(root)?.into_iter().find(|(_, claim)| alive(claim)) {
         None => Ok(()),
         Some((_, claim)) => Err(SinkError::Refused(format!(

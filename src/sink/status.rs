@@ -36,7 +36,7 @@ pub struct Status {
     pub processes: Vec<ProcessStatus>,
     /// Units and shards that could not be done.
     pub failed: Vec<FailureRecord>,
-    /// Records that cannot be read; their units are done again.
+    /// Records that cannot be read.
     pub damaged_records: Vec<String>,
     /// What computed the committed units.
     pub device_classes: Vec<String>,
@@ -177,7 +177,10 @@ impl fmt::Display for Status {
             writeln!(f, "  failed      {unit} of {source_file} in {stage}: {reason}")?;
         }
         for record in &self.damaged_records {
-            writeln!(f, "  damaged     {record} cannot be read; its unit is done again by the next run")?;
+            writeln!(
+                f,
+                "  damaged     {record} cannot be read; the next run does its unit, or, if it repaired one, run --only-quarantined"
+            )?;
         }
         if self.device_classes.len() > 1 {
             writeln!(f, "  devices     {}", self.device_classes.join(", "))?;

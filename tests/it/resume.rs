@@ -489,3 +489,92 @@ fn a_batch_that_outlasts_the_grace_does_not_keep_the_process() {
     run(&work, &[], &[]).expect(0, &["finished", "in all      3 rows"]);
     assert_sound(&work.out());
 }
+
+#[test]
+fn a_unit_whose_torn_record_was_superseded_can_be_repaired_like_any_other() {
+    let new = Work::new();
+    with_long_rows(&new);
+    run(&new, &[], &[ALL]);
+    let work = Work::new();
+    with_long_rows(&work);
+    run(&work, &[], &[ALL, SHORT]).expect(0, &[]);
+    for record in files(&work.out(), "_blt/commits") {
+        fs::write(work.out().join("_blt/commits").join(record), "{").unwrap();
+    }
+    run(&work, &[], &[ALL, SHORT]).expect(0, &["12 read"]);
+    assert_sound(&work.out());
+    run(&work, &["--only-quarantined"], &[ALL]).expect(0, &["finished"]);
+    assert_sound(&work.out());
+    assert_same(&tables(&work.out()), &tables(&new.out()), "torn, done again, repaired");
+    // The repair itself is torn: the record before it counts again, but its files are gone.
+    let record = files(&work.out(), "_blt/commits").into_iter().find(|name| name.contains(".r2.")).unwrap();
+    fs::write(work.out().join("_blt/commits").join(record), "").unwrap();
+    blt(&["verify", &out(&work)]).expect(65, &["r2.json"]);
+    run(&work, &[], &[ALL]).expect(2, &["run --only-quarantined"]);
+    run(&work, &["--only-quarantined"], &[ALL]).expect(0, &["finished"]);
+    assert_sound(&work.out());
+    assert_same(&tables(&work.out()), &tables(&new.out()), "the repair was torn");
+}
+
+#[test]
+fn a_run_that_ended_with_too_many_in_quarantine_can_be_repaired() {
+    let work = Work::new();
+    let long = prose(1500, 1);
+    work.texts("a.parquet", &[&prose(600, 2), &long, &long, &prose(600, 3)]);
+    let limit = "limits.max_quarantined=1";
+    // Both are in one unit, so that it is committed before they are too many.
+    let sets = [SHORT, limit, "sink.unit_bytes=1 MiB"];
+    run(&work, &[], &sets).expect(65, &["2 of 4 rows are in quarantine"]);
+    run(&work, &["--only-quarantined"], &sets).expect(65, &["2 of 4 rows are in quarantine"]);
+    run(&work, &["--only-quarantined"], &[limit, "sink.unit_bytes=1 MiB"]).expect(0, &["finished", "0 "]);
+    assert_sound(&work.out());
+}
+
+#[test]
+fn the_share_in_quarantine_is_of_all_rows_also_of_shards_that_are_gone() {
+    let work = Work::new();
+    let texts: Vec<Option<String>> = (0..50).map(|row| (row > 0).then(|| prose(100, row))).collect();
+    work.shard("a.parquet", [("text", Arc::new(StringArray::from(texts)) as ArrayRef)], 50);
+    run(&work, &[], &["limits.max_quarantined=0.02"]).expect(0, &["1 in quarantine"]);
+    fs::remove_file(work.path("shards/a.parquet")).unwrap();
+    shard(&work, "b.parquet", 1, 2);
+    run(&work, &["--extend"], &["limits.max_quarantined=0.02"]).expect(0, &["finished"]);
+    // A repair lets go of it, too: its own row cannot be read again, and stays where it is.
+    run(&work, &["--only-quarantined"], &["limits.max_quarantined=0.02"]).expect(0, &["finished"]);
+    run(&work, &[], &[]).expect(2, &["shard a.parquet is gone", "--extend"]);
+    assert_sound(&work.out());
+}
+
+#[test]
+fn extensions_that_begin_together_all_go_on() {
+    let work = Work::new();
+    shard(&work, "a.parquet", 1, 2);
+    run(&work, &[], &[]);
+    shard(&work, "b.parquet", 2, 8);
+    let children: Vec<_> = (0..4)
+        .map(|_| {
+            std::process::Command::new(env!("CARGO_BIN_EXE_blt-pipeline"))
+                .args(["run", "pipeline.toml", "--extend"])
+                .args(set_flags(&SETS))
+                .current_dir(work.path(""))
+                .env("FAILPOINTS", "plan::link=sleep(500)")
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for child in children {
+        Outcome::of(child.wait_with_output().unwrap()).expect(0, &[]);
+    }
+    assert_sound(&work.out());
+    assert_eq!(keys(&work.out(), "documents").len(), 10);
+}
+
+#[test]
+fn shares_do_not_start_over() {
+    let work = Work::new();
+    shard(&work, "a.parquet", 1, 2);
+    let flags = ["--fresh", "--yes", "--shard-index", "0", "--shard-count", "2"];
+    run(&work, &flags, &[]).expect(2, &["--fresh cannot be used with shares"]);
+}
