@@ -13,7 +13,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Int32Type};
 use blt_pipeline::model::FakeModel;
 use parquet::{
-    arrow::ArrowWriter,
+    arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
     basic::{BrotliLevel, Compression, Encoding, GzipLevel, ZstdLevel},
     file::properties::{EnabledStatistics, WriterProperties, WriterVersion},
     schema::types::ColumnPath,
@@ -188,7 +188,11 @@ fn write_seeds() {
         }
         let table = table();
         let mut bytes = Vec::new();
-        let mut writer = ArrowWriter::try_new(&mut bytes, table.schema(), Some(properties.build())).unwrap();
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties.build())
+            // Files of other writers do not have Arrow's schema beside Parquet's.
+            .with_skip_arrow_metadata(version == V2);
+        let mut writer = ArrowWriter::try_new_with_options(&mut bytes, table.schema(), options).unwrap();
         writer.write(&table).unwrap();
         writer.close().unwrap();
         fs::write(folder.join("parquet_source").join(format!("{name}.parquet")), bytes).unwrap();
