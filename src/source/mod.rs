@@ -1,6 +1,8 @@
 //! From a source URI to shards, units and rows. Knows nothing of what the rows mean to a model.
 
+mod cells;
 mod delta;
+mod footer;
 mod listing;
 mod pages;
 mod parquet;
@@ -9,8 +11,9 @@ mod thrift;
 mod units;
 
 pub use self::{
+    footer::{Identity, Shard, open_shard},
     listing::{ShardFile, list_shards, unsupported},
-    parquet::{Held, Identity, RowReader, Shard, open_shard},
+    parquet::{Held, RowReader},
     units::{Cut, RowGroup, cut},
 };
 

@@ -1,0 +1,346 @@
+//! Identity, footer and columns of a Parquet file: what a plan needs of a shard, and how its rows are to be decoded.
+//! Reads no rows.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read, Seek, SeekFrom},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
+};
+
+use ::parquet::{
+    arrow::{
+        ProjectionMask,
+        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
+    },
+    basic::Type as PhysicalType,
+    errors::ParquetError,
+    file::metadata::{
+        ColumnChunkMetaData, FileMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader,
+    },
+    schema::types::{SchemaDescriptor, Type, TypePtr},
+};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use sha2::{Digest, Sha256};
+
+use super::{RowGroup, ShardFile, SourceError, thrift};
+use crate::config::Source;
+
+/// What tells one version of a shard from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Size of the file.
+    pub bytes: u64,
+    /// SHA-256, hex, of its footer; of its last bytes when it has none that can be told.
+    pub footer_sha256: String,
+}
+
+/// A shard whose footer has been read.
+#[derive(Clone, Debug)]
+pub struct Shard {
+    /// The file and its name in the output.
+    pub file: ShardFile,
+    /// What the rest of the plan relies on.
+    pub identity: Identity,
+    /// Row groups in file order.
+    pub row_groups: Vec<RowGroup>,
+    /// Fields of the carried columns.
+    pub carried: Fields,
+}
+
+/// Reads the footer of `file` and finds the columns that `source` names. A footer that takes more than `max_bytes` of
+/// memory is not read.
+///
+/// # Errors
+/// [`SourceError::Plan`] when the file cannot be opened, or a column is missing or of a type that holds
+/// no content; [`SourceError::Data`] with the shard's identity when its footer cannot be read.
+pub fn open_shard(
+    file: &ShardFile,
+    source: &Source,
+    max_bytes: u64,
+) -> Result<Result<Shard, (Identity, SourceError)>, SourceError> {
+    let mut handle = open(&file.path)?;
+    let identity = identify(&mut handle, &file.path)?;
+    let footer = match Footer::read(&mut handle, &file.path, max_bytes) {
+        Ok(footer) => footer,
+        Err(error) => return Ok(Err((identity, error))),
+    };
+    let columns = Columns::find(&footer, source, &file.path)?;
+    let row_groups = footer.row_groups(&columns);
+    Ok(Ok(Shard { file: file.clone(), identity, row_groups, carried: columns.carried }))
+}
+
+pub(super) fn open(path: &Path) -> Result<File, SourceError> {
+    File::open(path).map_err(|error| SourceError::Plan(format!("failed to open {}: {error}", path.display())))
+}
+
+pub(super) fn identify(file: &mut File, path: &Path) -> Result<Identity, SourceError> {
+    let failed = |error| SourceError::Plan(format!("failed to read {}: {error}", path.display()));
+    let bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
+    let mut tail = [0u8; 8];
+    let mut footer_bytes = 8.min(bytes);
+    if bytes >= 12 {
+        file.seek(SeekFrom::End(-8)).map_err(failed)?;
+        file.read_exact(&mut tail).map_err(failed)?;
+        let claimed = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
+        // A file without a footer is known by its end: enough to see that it was replaced.
+        footer_bytes = if claimed + 12 <= bytes { claimed + 8 } else { bytes.min(64 << 10) };
+    }
+    file.seek(SeekFrom::Start(bytes - footer_bytes)).map_err(failed)?;
+    let mut hash = Sha256::new();
+    std::io::copy(&mut file.take(footer_bytes), &mut hash).map_err(failed)?;
+    Ok(Identity { bytes, footer_sha256: format!("{:x}", hash.finalize()) })
+}
+
+/// Calls into the Parquet decoder, which panics on some corrupt files instead of returning an error.
+pub(super) fn guarded<T, E: std::fmt::Display>(
+    context: impl Fn() -> String,
+    decode: impl FnOnce() -> Result<T, E>,
+) -> Result<T, SourceError> {
+    match catch_unwind(AssertUnwindSafe(decode)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(SourceError::Data(format!("{}: {error}", context()))),
+        Err(_) => Err(SourceError::Data(format!("{}: the bytes are not valid Parquet", context()))),
+    }
+}
+
+pub(super) struct Footer {
+    metadata: ParquetMetaData,
+    schema: SchemaRef,
+    /// About what it takes in memory.
+    pub(super) bytes: u64,
+}
+
+impl Footer {
+    pub(super) fn read(file: &mut File, path: &Path, max_bytes: u64) -> Result<Footer, SourceError> {
+        let context = || format!("failed to read the footer of {}", path.display());
+        let bytes = Self::cost(file, max_bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::OutOfMemory => SourceError::Memory(format!(
+                "{}: in memory {error}, more than limits.memory = {max_bytes}; raise it, or split the file",
+                context()
+            )),
+            _ => SourceError::Data(format!("{}: {error}", context())),
+        })?;
+        let file = &*file;
+        guarded(context, || {
+            let metadata = ParquetMetaDataReader::new()
+                .with_page_index_policy(PageIndexPolicy::Skip)
+                .parse_and_finish(file)?;
+            // Writers disagree with themselves at times; the Parquet types alone are enough then.
+            let metadata = Arc::new(metadata);
+            let strict = ArrowReaderOptions::new();
+            let plain = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+            let read = ArrowReaderMetadata::try_new(metadata.clone(), strict)
+                .or_else(|_| ArrowReaderMetadata::try_new(metadata.clone(), plain))?;
+            let schema = read.schema().clone();
+            drop(read);
+            Ok::<_, ParquetError>(Footer { metadata: Arc::unwrap_or_clone(metadata), schema, bytes })
+        })
+        .and_then(|footer| footer.checked(path))
+    }
+
+    /// About how much memory the footer will take. One that is not in its place, or encrypted, is left to the decoder, which
+    /// tells such from others before it allocates.
+    fn cost(file: &mut File, max_bytes: u64) -> io::Result<u64> {
+        let end = file.seek(SeekFrom::End(0))?;
+        let Some(tail) = end.checked_sub(8) else { return Ok(0) };
+        let mut bytes = [0; 8];
+        file.seek(SeekFrom::Start(tail))?;
+        file.read_exact(&mut bytes)?;
+        let [a, b, c, d, magic @ ..] = bytes;
+        let claimed = u64::from(u32::from_le_bytes([a, b, c, d]));
+        let (b"PAR1", Some(start)) = (&magic, tail.checked_sub(claimed)) else { return Ok(0) };
+        file.seek(SeekFrom::Start(start))?;
+        thrift::footer_cost(BufReader::new(file), claimed, max_bytes)
+    }
+
+    fn checked(self, path: &Path) -> Result<Footer, SourceError> {
+        let plausible =
+            self.metadata.row_groups().iter().all(|g| g.num_rows() >= 0 && g.total_byte_size() >= 0);
+        if plausible {
+            return Ok(self);
+        }
+        Err(SourceError::Data(format!(
+            "failed to read the footer of {}: a row group has a negative size",
+            path.display()
+        )))
+    }
+
+    pub(super) fn row_groups(&self, columns: &Columns) -> Vec<RowGroup> {
+        let schema = self.metadata.file_metadata().schema_descr();
+        let is_carried = |leaf: &usize| columns.carry.contains(&schema.get_column_root_idx(*leaf));
+        let carried: Vec<usize> = (0..schema.num_columns()).filter(is_carried).collect();
+        // A dictionary makes the column smaller than its values are; newer writers tell their size too.
+        let bytes = |column: &ColumnChunkMetaData| {
+            column.uncompressed_size().max(column.unencoded_byte_array_data_bytes().unwrap_or(0)).max(0)
+                as u64
+        };
+        let groups = self.metadata.row_groups().iter();
+        groups
+            .map(|g| RowGroup {
+                rows: g.num_rows().max(0) as u64,
+                content_bytes: bytes(g.column(columns.content_leaf)),
+                carried_bytes: carried.iter().map(|&leaf| bytes(g.column(leaf))).fold(0, u64::saturating_add),
+            })
+            .collect()
+    }
+}
+
+/// Where in a file the plan's columns are.
+pub(super) struct Columns {
+    content: usize,
+    pub(super) content_leaf: usize,
+    id: Option<usize>,
+    carry: Vec<usize>,
+    carried: Fields,
+}
+
+impl Columns {
+    pub(super) fn find(footer: &Footer, source: &Source, path: &Path) -> Result<Columns, SourceError> {
+        let parquet = footer.metadata.file_metadata().schema_descr();
+        let roots = parquet.root_schema().get_fields();
+        let position = |name: &str| roots.iter().position(|field| field.name() == name);
+        let missing = |key: &str, name: &str| {
+            let names: Vec<&str> = roots.iter().map(|field| field.name()).collect();
+            SourceError::Plan(format!(
+                "{key} = {name:?}: {} has no such column; it has {}",
+                path.display(),
+                names.join(", ")
+            ))
+        };
+        let wrong_type = |key: &str, index: usize, expected: &str| {
+            SourceError::Plan(format!(
+                "{key} = {:?}: in {} this column is {}; expected {expected}",
+                roots[index].name(),
+                path.display(),
+                footer.schema.field(index).data_type(),
+            ))
+        };
+
+        let content = position(&source.content).ok_or_else(|| missing("source.content", &source.content))?;
+        let leaf_path: Vec<&str> = match footer.schema.field(content).data_type() {
+            data_type if is_bytes(data_type) => vec![&source.content],
+            DataType::Struct(fields)
+                if fields.find("bytes").is_some_and(|(_, f)| is_bytes(f.data_type())) =>
+            {
+                vec![&source.content, "bytes"]
+            }
+            _ => {
+                let expected = "strings, binary, or a struct with a binary field `bytes`";
+                return Err(wrong_type("source.content", content, expected));
+            }
+        };
+        let content_leaf = (0..parquet.num_columns())
+            .find(|&leaf| parquet.column(leaf).path().parts() == leaf_path)
+            .ok_or_else(|| missing("source.content", &source.content))?;
+
+        let id = match position(&source.id.name) {
+            None if source.id.required => return Err(missing("source.id", &source.id.name)),
+            None => None,
+            Some(index) => {
+                let data_type = footer.schema.field(index).data_type();
+                if !is_bytes(data_type) && !data_type.is_integer() {
+                    return Err(wrong_type("source.id", index, "strings, binary or integers"));
+                }
+                Some(index)
+            }
+        };
+        let carry = source
+            .carry
+            .iter()
+            .map(|name| position(name).ok_or_else(|| missing("source.carry", name)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let carried = carry.iter().map(|&index| footer.schema.fields()[index].clone()).collect();
+        Ok(Columns { content, content_leaf, id, carry, carried })
+    }
+
+    /// The footer with the content and id columns as plain binary, so that neither strings that are not
+    /// UTF-8 nor batches over 2 GiB can fail, and everything else as it is.
+    pub(super) fn binary_view(&self, footer: &Footer) -> Result<ArrowReaderMetadata, ParquetError> {
+        let file = footer.metadata.file_metadata();
+        let root = file.schema_descr().root_schema();
+        let mut types = root.get_fields().to_vec();
+        let mut fields: Vec<Arc<Field>> = footer.schema.fields().iter().cloned().collect();
+        for index in [Some(self.content), self.id].into_iter().flatten() {
+            types[index] = plain_type(&types[index])?;
+            fields[index] = plain_field(&types[index], &fields[index]);
+        }
+        let root = Type::group_type_builder(root.name()).with_fields(types).build()?;
+        let file = FileMetaData::new(
+            file.version(),
+            file.num_rows(),
+            file.created_by().map(String::from),
+            None,
+            Arc::new(SchemaDescriptor::new(Arc::new(root))),
+            file.column_orders().cloned(),
+        );
+        let metadata = ParquetMetaData::new(file, footer.metadata.row_groups().to_vec());
+        let options = ArrowReaderOptions::new().with_schema(Arc::new(Schema::new(fields)));
+        ArrowReaderMetadata::try_new(Arc::new(metadata), options)
+    }
+
+    pub(super) fn projection(&self, schema: &SchemaDescriptor) -> ProjectionMask {
+        let roots: Vec<usize> = self.carry.iter().copied().chain(self.id).collect();
+        let leaves = (0..schema.num_columns())
+            .filter(|&leaf| leaf == self.content_leaf || roots.contains(&schema.get_column_root_idx(leaf)));
+        ProjectionMask::leaves(schema, leaves)
+    }
+}
+
+fn is_bytes(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            true
+        }
+        DataType::Dictionary(_, value) => is_bytes(value),
+        _ => false,
+    }
+}
+
+/// `field` (or its child `bytes`) without the annotation that makes it a string.
+fn plain_type(field: &TypePtr) -> Result<TypePtr, ParquetError> {
+    let info = field.get_basic_info();
+    let plain = match field.as_ref() {
+        Type::PrimitiveType { physical_type: PhysicalType::BYTE_ARRAY, .. } => {
+            Type::primitive_type_builder(field.name(), PhysicalType::BYTE_ARRAY)
+                .with_repetition(info.repetition())
+                .build()?
+        }
+        Type::GroupType { fields, .. } => {
+            let mut fields = fields.clone();
+            for child in fields.iter_mut().filter(|child| child.name() == "bytes") {
+                *child = plain_type(child)?;
+            }
+            Type::group_type_builder(field.name())
+                .with_repetition(info.repetition())
+                .with_fields(fields)
+                .build()?
+        }
+        Type::PrimitiveType { .. } => return Ok(field.clone()),
+    };
+    Ok(Arc::new(plain))
+}
+
+/// Arrow field for a type of [`plain_type`]. Lengths of 64 bits, because a batch may exceed 2 GiB.
+fn plain_field(plain: &Type, field: &Field) -> Arc<Field> {
+    let data_type = match plain {
+        Type::PrimitiveType { physical_type: PhysicalType::BYTE_ARRAY, .. } => DataType::LargeBinary,
+        Type::GroupType { fields: types, .. } => match field.data_type() {
+            DataType::Struct(children) => {
+                let child = |(plain, child): (&TypePtr, &Arc<Field>)| match child.name().as_str() {
+                    "bytes" => plain_field(plain, child),
+                    _ => child.clone(),
+                };
+                DataType::Struct(types.iter().zip(children.iter()).map(child).collect())
+            }
+            other => other.clone(),
+        },
+        Type::PrimitiveType { .. } => match field.data_type() {
+            DataType::Dictionary(_, value) => value.as_ref().clone(),
+            other => other.clone(),
+        },
+    };
+    Arc::new(Field::new(field.name(), data_type, field.is_nullable()))
+}
