@@ -19,8 +19,9 @@ use crate::data::UnitId;
 const SILENCE: u64 = 120;
 /// An idle process writes at least so often.
 const HEARTBEAT: Duration = Duration::from_secs(10);
-/// How old what is known of the others may be.
-const REFRESH: Duration = Duration::from_millis(500);
+/// How old what is known of the others may be, for each of them: many are read seldom. Processes that start together
+/// would do the same units for long if it were much.
+const REFRESH: Duration = Duration::from_millis(10);
 
 /// What can be said of the process behind a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +113,7 @@ struct Own {
 #[derive(Debug, Default)]
 struct Others {
     units: BTreeSet<String>,
+    n_claims: u32,
     read: Option<Instant>,
 }
 
@@ -138,11 +140,16 @@ impl Claims {
         self.root.join("_blt/claims").join(format!("{}.json", self.attempt.id()))
     }
 
-    /// This process begins `unit`.
+    /// This process begins `unit`; others shall know at once.
     pub fn begin(&self, unit: UnitId) {
-        let mut own = lock(&self.claim);
-        own.claim.units.insert(unit.to_string(), now());
-        own.written = None;
+        let bytes = {
+            let mut own = lock(&self.claim);
+            own.claim.units.insert(unit.to_string(), now());
+            own.written = None;
+            own.claim.bytes
+        };
+        // Who cannot be told may do the unit, too. It is tried again soon, and a failure is told of then.
+        let _ = self.publish(bytes);
     }
 
     /// It is done with `unit`, whatever came of it.
@@ -181,11 +188,12 @@ impl Claims {
     /// Whether another process that is alive says that it is at `unit`.
     pub fn is_anothers(&self, unit: UnitId) -> bool {
         let mut others = lock(&self.others);
-        if others.read.is_none_or(|at| at.elapsed() > REFRESH) {
+        if others.read.is_none_or(|at| at.elapsed() > REFRESH * others.n_claims.max(1)) {
             let own = self.path();
             let (host, now) = (host(), now());
             // What cannot be read is not known; the unit may be done twice then, which harms nothing.
             let claims = read_claims(&self.root).unwrap_or_default();
+            others.n_claims = claims.len() as u32;
             let alive = claims
                 .into_iter()
                 .filter(|(path, claim)| *path != own && claim.liveness(&host, now) == Liveness::Alive);

@@ -200,7 +200,7 @@ fn processes_without_shares_do_not_do_each_others_work() {
     run(&work, &[], &[]);
     let expected = snapshot(&work.out());
     fs::remove_dir_all(work.out()).unwrap();
-    let slow = "model=sleep(200)";
+    let slow = "model=sleep(400)";
     let children = [work.start_with(slow, &SETS), work.start_with(slow, &SETS)];
     let rows: Vec<u64> = children
         .map(|child| {
