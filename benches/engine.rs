@@ -2,7 +2,7 @@
 //! have full random mantissas. Prints MB/s of text, the stages' work and the peak of memory.
 //!
 //!     cargo bench --features fake-model --bench engine -- [--mb 200] [--runs 5] [--embeddings none]
-//!         [--source GLOB] [--folder FOLDER]
+//!         [--source GLOB] [--folder FOLDER] [--set KEY=VALUE]
 
 #![allow(clippy::expect_used, clippy::print_stdout)]
 
