@@ -12,13 +12,21 @@ use std::{fs, path::Path, time::Instant};
 
 use blt_pipeline::{
     model::FakeModel,
-    pipeline::{Display, Ending, ModelFacts, Plan, Stop, Summary, run},
+    pipeline::{DeviceFacts, Display, Ending, ModelFacts, Plan, Stop, Summary, run},
     sink::Start,
 };
 
 fn facts(dim: usize) -> ModelFacts {
     let (name, sha256) = ("fake".into(), "0".into());
-    ModelFacts { name, dim, max_context: 8192, parameters: 0, sha256, threshold: None }
+    ModelFacts {
+        name,
+        dim,
+        max_context: 8192,
+        parameters: 0,
+        sha256,
+        threshold: None,
+        device: DeviceFacts::cpu(),
+    }
 }
 
 fn measure(source: &str, output: &Path, embeddings: &str, dim: usize) -> (f64, Summary) {

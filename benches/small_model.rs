@@ -11,10 +11,10 @@ mod common;
 use std::{fs, path::Path, time::Instant};
 
 use blt_pipeline::{
-    config::Weights,
+    config::{Precision, Weights},
     data::{PackedTokens, Wanted},
-    model::{self, EntropyModel, ModelFiles, Packer},
-    pipeline::{Display, Ending, ModelFacts, Plan, Stop, run},
+    model::{self, Adapter, EntropyModel, ModelFiles, Packer},
+    pipeline::{DeviceFacts, Display, Ending, ModelFacts, Plan, Stop, run},
     sink::Start,
 };
 
@@ -62,9 +62,8 @@ fn main() {
     let source = folder.join("in/*.parquet").to_string_lossy().into_owned();
 
     let files = ModelFiles::embedded().expect("the model inside the program");
-    let facts = ModelFacts::of(&Weights::Embedded, &files.info);
-    let settings = common::pipeline(&source, &folder.join("out"), &[]).model;
-    let mut model = model::load(&settings, &files).expect("a CPU");
+    let facts = ModelFacts::of(&Weights::Embedded, &files.info, DeviceFacts::cpu());
+    let mut model = model::load(&Adapter::cpu(), Precision::F32, &files).expect("a CPU");
     let (mut documents, mut n_bytes) = (Vec::new(), 0);
     for text in common::texts().into_iter().cycle() {
         if n_bytes >= kb * 1000 {

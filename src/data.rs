@@ -51,6 +51,19 @@ pub struct Scores {
     pub pre_norm: Option<Vec<f32>>,
 }
 
+impl Scores {
+    /// Adds the scores of the tokens that follow.
+    pub fn append(&mut self, next: Scores) {
+        let append = |all: &mut Option<Vec<f32>>, next: Option<Vec<f32>>| match (all.as_mut(), next) {
+            (Some(all), Some(next)) => all.extend(next),
+            (_, next) => *all = next,
+        };
+        self.entropies.extend(next.entropies);
+        append(&mut self.norms, next.norms);
+        append(&mut self.pre_norm, next.pre_norm);
+    }
+}
+
 /// How a document's tokens fall into patches; the names and meaning of the reference (Pagnoni et
 /// al. 2024 §2.3), applied by `patch.rs`.
 #[derive(Clone, Copy, Debug, PartialEq)]

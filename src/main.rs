@@ -6,13 +6,13 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use blt_pipeline::{
     config::{self, Overrides, Pipeline, Weights},
-    model::{self, ModelFiles},
-    pipeline::{self, Display, Ending, Plan, RunError, Share, Stop, Summary},
+    model::{self, Abilities, Adapter, BatchCache, EntropyModel, ModelFiles, device::Kind},
+    pipeline::{self, Begun, DeviceFacts, Display, Ending, Plan, RunError, Share, Stop, Summary},
     schema::{self, Table},
     sink::{self, Finish, Output, SinkError, Start, Status},
 };
@@ -102,6 +102,13 @@ enum Command {
         /// Deletes them, except what a paused run could still need.
         #[arg(long)]
         delete: bool,
+    },
+    /// List the devices that this build can compute on, and which of them `auto` takes.
+    #[command(after_help = "Example:\n  blt-pipeline devices")]
+    Devices {
+        /// Prints a JSON array.
+        #[arg(long)]
+        json: bool,
     },
     /// Look at a model.
     Model {
@@ -241,7 +248,7 @@ impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         let code = match &error {
             RunError::Plan(_) | RunError::Sink(SinkError::Refused(_)) => EXIT_PLAN,
-            RunError::Sink(SinkError::Io { .. } | SinkError::Raced(_)) => EXIT_RESUMABLE,
+            RunError::Sink(SinkError::Io { .. } | SinkError::Raced(_)) | RunError::Model(_) => EXIT_RESUMABLE,
             RunError::Quarantine { .. } => EXIT_DATA,
             RunError::Sink(SinkError::Encode(_)) | RunError::Panic { .. } => EXIT_INTERNAL,
         };
@@ -270,6 +277,7 @@ fn main() -> ExitCode {
         Command::Verify { output, json } => verify(output, *json),
         Command::Finalize { output } => finalize(output),
         Command::Gc { output, delete } => collect_garbage(output, *delete).map(|()| 0),
+        Command::Devices { json } => show_devices(*json).map(|()| 0),
         Command::Model { command: ModelCommand::Info { weights } } => show_model(weights).map(|()| 0),
         Command::Schema { name } => show_schema(*name).map(|()| 0),
     });
@@ -334,13 +342,61 @@ impl Drop for LogWriter {
     }
 }
 
-fn freeze(args: &PipelineArgs, start: Start) -> Result<(Plan, ModelFiles), Failure> {
+/// A pipeline file with its device and model.
+struct Opened {
+    pipeline: Pipeline,
+    files: ModelFiles,
+    adapter: Adapter,
+    device: DeviceFacts,
+    begun: Begun,
+}
+
+fn open(args: &PipelineArgs, start: Start) -> Result<Opened, Failure> {
     let overrides = Overrides { set: args.set.clone(), limit: args.limit, output: args.output.clone() };
     let pipeline = Pipeline::load(&args.file, &overrides).map_err(Failure::plan)?;
     Plan::check_supported(&pipeline)?;
     let files = model::open(&pipeline.model.weights).map_err(Failure::plan)?;
-    let facts = pipeline::ModelFacts::of(&pipeline.model.weights, &files.info);
-    Ok((Plan::freeze(pipeline, facts, start)?, files))
+    let (adapter, why) = model::choose(&pipeline.model, &model::adapters()).map_err(Failure::plan)?;
+    let has = adapter.abilities().map_err(Failure::plan)?.precisions;
+    let begun = Plan::begun_with(&pipeline, start)?;
+    let asked = pipeline.model.precision;
+    let precision =
+        model::precision(asked, begun.precision, &adapter.to_string(), &has).map_err(Failure::plan)?;
+    let batch_tokens = model::batch_tokens(&adapter);
+    let device = DeviceFacts { name: format!("{adapter}, {why}"), precision, batch_tokens };
+    Ok(Opened { pipeline, files, adapter, device, begun })
+}
+
+/// Puts the model on its device, and finds out how many tokens it takes in one go where nothing says.
+fn load(opened: &mut Opened) -> Result<Box<dyn EntropyModel>, Failure> {
+    let Opened { pipeline, files, adapter, device, begun } = opened;
+    let mut model = model::load(adapter, device.precision, files).map_err(Failure::plan)?;
+    if adapter.kind == Kind::Cpu {
+        return Ok(model);
+    }
+    tracing::info!("device {}, {}", device.name, device.precision.name());
+    let context = pipeline.model.context.map_or(model.max_context(), |n| n.get() as usize);
+    let cache = BatchCache::of_user();
+    let key = format!("{} {} {context}", model.device_class(), files.info.sha256);
+    let known = begun.batch_tokens.or(pipeline.model.batch_tokens.map(|n| n.get() as usize));
+    let most = known.or_else(|| cache.as_ref()?.get(&key)).unwrap_or(device.batch_tokens);
+    let started = Instant::now();
+    let fits = model::fitting_batch(model.as_mut(), most, context).map_err(Failure::plan)?;
+    tracing::info!(
+        "kernels are ready after {:.1} s; {fits} tokens fit at once",
+        started.elapsed().as_secs_f64()
+    );
+    if let (None, Some(cache)) = (known, cache) {
+        cache.put(&key, fits);
+    }
+    device.batch_tokens = fits;
+    Ok(model)
+}
+
+fn freeze(opened: Opened, start: Start) -> Result<Plan, Failure> {
+    let Opened { pipeline, files, device, .. } = opened;
+    let facts = pipeline::ModelFacts::of(&pipeline.model.weights, &files.info, device);
+    Ok(Plan::freeze(pipeline, facts, start)?)
 }
 
 fn run(args: &RunArgs, format: LogFormat, bars: Option<MultiProgress>) -> Result<u8, Failure> {
@@ -352,7 +408,11 @@ fn run(args: &RunArgs, format: LogFormat, bars: Option<MultiProgress>) -> Result
     }
     // From here on a signal is a stop, and nothing is lost by it.
     let stop = stop_on_signals()?;
-    let (mut plan, files) = freeze(&args.pipeline, args.start.start())?;
+    let start = args.start.start();
+    let mut opened = open(&args.pipeline, start)?;
+    let mut model = load(&mut opened)?;
+    // The device holds the weights from here on.
+    let mut plan = freeze(opened, start)?;
     plan.share = share;
     plan.check_output()?;
     if !args.no_space_check {
@@ -361,9 +421,6 @@ fn run(args: &RunArgs, format: LogFormat, bars: Option<MultiProgress>) -> Result
     if plan.start == Start::Fresh && !args.yes {
         confirm_deletion(&plan)?;
     }
-    let mut model = model::load(&plan.pipeline.model, &files).map_err(Failure::plan)?;
-    // The device holds the weights now.
-    drop(files);
     if let Some(limit) = args.pipeline.limit {
         tracing::info!(
             "--limit {limit} is part of the plan: an output made with another limit is another output"
@@ -499,7 +556,8 @@ fn print(text: &impl std::fmt::Display) -> Result<(), Failure> {
 }
 
 fn show_plan(args: &PlanArgs) -> Result<(), Failure> {
-    let (plan, _) = freeze(&args.pipeline, args.start.start())?;
+    let start = args.start.start();
+    let plan = freeze(open(&args.pipeline, start)?, start)?;
     print(&plan.describe()?)
 }
 
@@ -572,6 +630,53 @@ fn show_model(weights: &str) -> Result<(), Failure> {
         None => Weights::Path(weights.into()),
     };
     print(&model::open(&weights).map_err(Failure::plan)?.info)
+}
+
+fn show_devices(json: bool) -> Result<(), Failure> {
+    let adapters = model::adapters();
+    let automatic = model::choose(&config::Model::default(), &adapters).map_err(Failure::plan)?;
+    let rows: Vec<(&Adapter, Result<Abilities, String>)> =
+        adapters.iter().map(|adapter| (adapter, adapter.abilities().map_err(|e| e.to_string()))).collect();
+    if json {
+        let row = |(adapter, abilities): &(&Adapter, Result<Abilities, String>)| {
+            let known = abilities.as_ref().ok();
+            serde_json::json!({
+                "device": adapter.api.name(),
+                "adapter": adapter.number,
+                "name": adapter.name,
+                "kind": adapter.kind.name(),
+                "driver": adapter.driver,
+                "memory_bytes": known.and_then(|a| a.memory),
+                "precisions": known.map(|a| a.precisions.iter().map(|p| p.name()).collect::<Vec<_>>()),
+                "tensor_cores": known.map(|a| a.tensor_cores),
+                "error": abilities.as_ref().err(),
+                "auto": **adapter == automatic.0,
+            })
+        };
+        return print(&format!("{:#}", rows.iter().map(row).collect::<serde_json::Value>()));
+    }
+    let mut text = format!("{:<10} {:<34} {:<15} {:>9}  precisions\n", "device", "name", "kind", "memory");
+    for (adapter, abilities) in &rows {
+        let place = format!("{}:{}", adapter.api.name(), adapter.number);
+        let (memory, precisions) = match abilities {
+            Ok(a) => {
+                let names: Vec<&str> = a.precisions.iter().map(|precision| precision.name()).collect();
+                let cores = if a.tensor_cores { ", on tensor cores" } else { "" };
+                (
+                    a.memory.map_or_else(
+                        || "-".to_owned(),
+                        |bytes| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64),
+                    ),
+                    format!("{}{cores}", names.join(", ")),
+                )
+            }
+            Err(error) => ("-".to_owned(), error.clone()),
+        };
+        let (name, kind) = (&adapter.name, adapter.kind.name());
+        text.push_str(&format!("{place:<10} {name:<34} {kind:<15} {memory:>9}  {precisions}\n"));
+    }
+    let (adapter, why) = automatic;
+    print(&format!("{text}\nmodel.device = \"auto\" takes {adapter}: {why}"))
 }
 
 fn show_schema(name: Option<SchemaName>) -> Result<(), Failure> {

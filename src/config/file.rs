@@ -106,6 +106,10 @@ pub(super) struct ModelSection {
     pub weights: String,
     /// What computes.
     pub device: Device,
+    /// Which one, where there are several: its number or a part of its name, as `blt-pipeline devices` lists them.
+    /// Default: the best GPU; software that answers in place of a GPU only where it is named here.
+    #[schemars(length(min = 1))]
+    pub adapter: Option<String>,
     /// Number format of weights and activations; softmax, norms and entropies are f32 always.
     pub precision: Precision,
     /// Tokens of a document that the model sees at once. Default: the model's `max_seqlen`.
@@ -321,6 +325,7 @@ impl Default for ModelSection {
         Self {
             weights: "embedded".to_owned(),
             device: Device::default(),
+            adapter: None,
             precision: Precision::default(),
             context: None,
             overlap: 0,

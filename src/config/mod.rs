@@ -112,12 +112,14 @@ pub struct Pretokenize {
 }
 
 /// The entropy model and how it is run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
     /// Where its weights are.
     pub weights: Weights,
     /// What computes.
     pub device: Device,
+    /// Which of these devices: its number or a part of its name.
+    pub adapter: Option<String>,
     /// Number format of weights and activations.
     pub precision: Precision,
     /// Tokens of a context; `None` is the model's `max_seqlen`, and the model refuses a larger one.
@@ -130,9 +132,10 @@ pub struct Model {
 }
 
 /// Where the model's weights are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Weights {
     /// The small model inside the program.
+    #[default]
     Embedded,
     /// A model folder or a weights file.
     Path(PathBuf),
@@ -235,14 +238,15 @@ impl Pipeline {
     /// the fingerprint. An optional key that is not written is null.
     ///
     /// Left out: what names the data rather than its treatment (`source.uri`, `sink.uri`, the
-    /// weights), what only steers the run (device, workers, memory, `max_quarantined`, the grace), and what
+    /// weights), what only steers the run (device, adapter, workers, memory, `max_quarantined`, the grace), and what
     /// the model has yet to resolve (threshold, context, `batch_tokens`).
     pub fn meaning(&self) -> Map<String, Value> {
         // Every field is named, so that a new one cannot be forgotten here.
         let Self { name: _, source, pretokenize, model, patch, sink, limits } = self;
         let Source { uris: _, id, content, modality, filter, limit, sample, carry } = source;
         let Pretokenize { workers: _, text: PretokenizeText {} } = pretokenize;
-        let Model { weights: _, device: _, precision, context: _, overlap, batch_tokens: _ } = model;
+        let Model { weights: _, device: _, adapter: _, precision, context: _, overlap, batch_tokens: _ } =
+            model;
         let Sink { uri: _, embeddings, embedding_dtype, entropies, norms, compression, unit_bytes } = sink;
         let Limits { memory: _, max_document_bytes, max_quarantined: _, stop_grace: _ } = limits;
 

@@ -75,6 +75,7 @@ const EFFECTS: &[Effect] = &[
         p.model.weights == Weights::Path("models/small".into())
     }),
     ("model.device", "model.device = 'vulkan'", Run, |p| p.model.device == Device::Vulkan),
+    ("model.adapter", "model.adapter = 'H100'", Run, |p| p.model.adapter.as_deref() == Some("H100")),
     ("model.precision", "model.precision = 'bf16'", Meaning, |p| p.model.precision == Precision::Bf16),
     ("model.context", "model.context = 512", Resolved, |p| p.model.context == NonZeroU32::new(512)),
     ("model.overlap", "model.overlap = 64", Meaning, |p| p.model.overlap == 64),
@@ -161,6 +162,7 @@ fn what_is_not_written_has_its_default() {
             model: Model {
                 weights: Weights::Embedded,
                 device: Device::Auto,
+                adapter: None,
                 precision: Precision::Auto,
                 context: None,
                 overlap: 0,
@@ -307,7 +309,10 @@ const MISTAKES: &[(&str, &str)] = &[
     ("patch.mode = 'byte'\npatch.mode = 'byte'", "failed to parse TOML: duplicate key"),
     ("patch.weights = 'a'", "unknown key `weights` in [patch] at a.toml:3:7; it belongs in [model]"),
     ("threshold = 2.0", "unknown section `threshold` at a.toml:3:1; it belongs below [patch]"),
-    ("model.dim = 2", "known keys: `weights`, `device`, `precision`, `context`, `overlap`, `batch_tokens`"),
+    (
+        "model.dim = 2",
+        "known keys: `weights`, `device`, `adapter`, `precision`, `context`, `overlap`, `batch_tokens`",
+    ),
     ("output.path = 2", "known sections: `pipeline`, `source`,"),
     ("pretokenize.text.x = 2", "unknown key `x` in [pretokenize.text] at a.toml:3:18; it has no keys"),
     ("source.sample.sed = 2", "unknown key `sed` in [source.sample] at a.toml:3:15; did you mean `seed`?"),

@@ -124,6 +124,7 @@ fn model(section: ModelSection, report: &mut Report<'_>) -> Model {
     Model {
         weights: weights(&section.weights, report),
         device: section.device,
+        adapter: section.adapter,
         precision: section.precision,
         context,
         overlap: section.overlap,

@@ -3,6 +3,7 @@
 
 pub mod architecture;
 pub mod burn;
+pub mod device;
 #[cfg(feature = "fake-model")]
 pub mod fake;
 pub mod pack;
@@ -17,6 +18,7 @@ use crate::{
 
 pub use self::architecture::ModelConfig;
 pub use self::burn::BurnModel;
+pub use self::device::{Abilities, Adapter, BatchCache, adapters, choose, fitting_batch, precision};
 #[cfg(feature = "fake-model")]
 pub use self::fake::{FakeModel, Fault};
 pub use self::pack::{PackedBatch, Packer, Span};
@@ -40,6 +42,51 @@ pub trait EntropyModel: Send {
     /// When a context is empty or longer than [`max_context`](Self::max_context), when a token is
     /// outside the vocabulary, or when the device fails.
     fn score(&mut self, batch: &PackedTokens, wanted: Wanted) -> Result<Scores, ModelError>;
+
+    /// Starts to score `batch` like [`score`](Self::score). A device that computes beside the calling thread returns
+    /// at once; batches come out in the order they went in.
+    ///
+    /// # Errors
+    /// As [`score`](Self::score); what fails on the device, [`Pending::wait`] tells.
+    fn submit(&mut self, batch: &PackedTokens, wanted: Wanted) -> Result<Pending, ModelError> {
+        self.score(batch, wanted).map(Pending::done)
+    }
+}
+
+/// A batch that the model was given.
+pub struct Pending(State);
+
+enum State {
+    Done(Scores),
+    Running(Box<dyn FnOnce() -> Result<Scores, ModelError> + Send>),
+}
+
+impl Pending {
+    /// One that is scored already.
+    pub fn done(scores: Scores) -> Self {
+        Self(State::Done(scores))
+    }
+
+    /// One that `wait` waits for.
+    pub fn running(wait: impl FnOnce() -> Result<Scores, ModelError> + Send + 'static) -> Self {
+        Self(State::Running(Box::new(wait)))
+    }
+
+    /// Whether there is nothing to wait for.
+    pub fn is_done(&self) -> bool {
+        matches!(self.0, State::Done(_))
+    }
+
+    /// Waits for the scores.
+    ///
+    /// # Errors
+    /// When the device failed.
+    pub fn wait(self) -> Result<Scores, ModelError> {
+        match self.0 {
+            State::Done(scores) => Ok(scores),
+            State::Running(wait) => wait(),
+        }
+    }
 }
 
 /// Why a model could not be opened or a batch not be scored.
@@ -79,6 +126,12 @@ pub enum ModelError {
     /// What the pipeline file asks for is not in this build.
     #[error("{0}")]
     Unsupported(String),
+    /// The device is gone, and with it everything that is asked of it from now on.
+    #[error("the device is lost: {0}")]
+    Lost(String),
+    /// The device has no room for a batch.
+    #[error("the device is out of memory: {0}")]
+    OutOfMemory(String),
     /// The device, its driver or the tensor library failed.
     #[error("failed to run the model on the device: {0}")]
     Device(String),
@@ -103,37 +156,39 @@ fn hub_unsupported(repo: &str) -> ModelError {
     ))
 }
 
-/// What `settings` ask for that this build does not have.
-pub fn unsupported(settings: &config::Model) -> Vec<ModelError> {
-    use config::{Device, Precision};
-    let mut problems = Vec::new();
-    if let config::Weights::Hub { repo, .. } = &settings.weights {
-        problems.push(hub_unsupported(repo));
+/// What `settings` ask for that no build has.
+pub fn unsupported(settings: &config::Model) -> Option<ModelError> {
+    match &settings.weights {
+        config::Weights::Hub { repo, .. } => Some(hub_unsupported(repo)),
+        config::Weights::Embedded | config::Weights::Path(_) => None,
     }
-    if !matches!(settings.device, Device::Auto | Device::Cpu) {
-        let device = settings.device.name();
-        problems.push(ModelError::Unsupported(format!(
-            "model.device = {device:?}: this build computes on the CPU only; use \"cpu\" or \"auto\""
-        )));
-    }
-    if !matches!(settings.precision, Precision::Auto | Precision::F32) {
-        let precision = settings.precision.name();
-        problems.push(ModelError::Unsupported(format!(
-            "model.precision = {precision:?}: on a CPU the model runs in f32; use \"f32\" or \"auto\""
-        )));
-    }
-    problems
 }
 
-/// Puts the model on the device that `settings` name.
+/// Tokens of a full batch on the processor, unless the context is longer: larger ones are no faster there.
+pub const CPU_BATCH_TOKENS: usize = 8192;
+/// The same on a GPU.
+const GPU_BATCH_TOKENS: usize = 65_536;
+
+/// Tokens of a full batch on `adapter`, unless the context is longer.
+pub fn batch_tokens(adapter: &Adapter) -> usize {
+    if adapter.kind == device::Kind::Cpu { CPU_BATCH_TOKENS } else { GPU_BATCH_TOKENS }
+}
+
+/// Puts the model on `adapter`, in a number format that it has.
 ///
 /// # Errors
-/// The first of what is [`unsupported`], and when the device cannot be had.
-pub fn load(settings: &config::Model, files: &ModelFiles) -> Result<Box<dyn EntropyModel>, ModelError> {
-    match unsupported(settings).into_iter().next() {
-        Some(problem) => Err(problem),
-        None => Ok(Box::new(BurnModel::load(files)?)),
+/// When the device cannot be had.
+pub fn load(
+    adapter: &Adapter,
+    precision: config::Precision,
+    files: &ModelFiles,
+) -> Result<Box<dyn EntropyModel>, ModelError> {
+    #[cfg(feature = "gpu")]
+    if adapter.kind != device::Kind::Cpu {
+        return Ok(Box::new(burn::gpu::GpuModel::load(adapter, precision, files)?));
     }
+    debug_assert_eq!((adapter.api, precision), (config::Device::Cpu, config::Precision::F32));
+    Ok(Box::new(BurnModel::load(files)?))
 }
 
 /// Checks what [`EntropyModel::score`] promises to refuse.
@@ -165,6 +220,41 @@ pub(crate) fn check_batch(batch: &PackedTokens, max_context: usize) -> Result<()
         return Err(ModelError::Batch(format!("token {token} is outside the vocabulary of {VOCABULARY}")));
     }
     Ok(())
+}
+
+/// Scores `batch` in two halves of whole contexts, and what the device has no room for in halves again.
+///
+/// # Errors
+/// As [`EntropyModel::score`]; [`ModelError::OutOfMemory`] when there is no room for one context.
+pub fn score_in_parts(
+    model: &mut dyn EntropyModel,
+    batch: &PackedTokens,
+    wanted: Wanted,
+) -> Result<Scores, ModelError> {
+    let lengths = &batch.context_lengths;
+    if lengths.len() < 2 {
+        return Err(ModelError::OutOfMemory(format!(
+            "there is no room for one context of {} tokens; lower model.context, or use another device",
+            batch.tokens.len()
+        )));
+    }
+    let (mut contexts, mut tokens) = (1, lengths[0]);
+    while contexts + 1 < lengths.len() && tokens + lengths[contexts] <= batch.tokens.len() / 2 {
+        tokens += lengths[contexts];
+        contexts += 1;
+    }
+    let mut all = Scores::default();
+    for (tokens, lengths) in
+        [(&batch.tokens[..tokens], &lengths[..contexts]), (&batch.tokens[tokens..], &lengths[contexts..])]
+    {
+        let half = PackedTokens { tokens: tokens.to_vec(), context_lengths: lengths.to_vec() };
+        let scores = match model.score(&half, wanted) {
+            Err(ModelError::OutOfMemory(_)) => score_in_parts(model, &half, wanted)?,
+            scores => scores?,
+        };
+        all.append(scores);
+    }
+    Ok(all)
 }
 
 /// What the model says of one document.

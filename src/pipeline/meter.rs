@@ -161,6 +161,15 @@ impl<T> Inlet<T> {
     }
 }
 
+impl<T> Inlet<T> {
+    /// A message that is there already.
+    pub fn try_recv(&self) -> Option<T> {
+        let message = self.receiver.try_recv().ok()?;
+        self.queue.waiting.fetch_sub(1, Ordering::Relaxed);
+        Some(message)
+    }
+}
+
 impl<T> Clone for Outlet<T> {
     fn clone(&self) -> Self {
         Outlet { sender: self.sender.clone(), stage: self.stage.clone(), queue: self.queue.clone() }

@@ -27,7 +27,7 @@ pub use self::{
     control::Stop,
     display::Display,
     meter::StageSeconds,
-    plan::{ModelFacts, Plan, PlannedShard},
+    plan::{Begun, DeviceFacts, ModelFacts, Plan, PlannedShard},
     share::Share,
     stages::panic_message,
     summary::{Ending, Failure, Summary},
@@ -42,7 +42,7 @@ use self::{
 use crate::{
     config::Quarantine,
     data::{Unit, UnitId},
-    model::EntropyModel,
+    model::{EntropyModel, ModelError},
     pretokenize::pretokenizer,
     sink::{Claims, Committed, Counts, Encoder, FailureRecord, Finish, Ledger, Output, SinkError, Start},
 };
@@ -67,6 +67,9 @@ pub enum RunError {
         /// Rows of the plan.
         rows: u64,
     },
+    /// The model's device is gone. What was committed stays, and the same command goes on from there.
+    #[error("{0}; what is committed stays, and the same command goes on from there")]
+    Model(ModelError),
     /// A thread of the engine panicked.
     #[error("the {stage} stage panicked: {message}; this is a defect of blt-pipeline")]
     Panic {
@@ -200,6 +203,7 @@ pub fn run(
         None => output.ledger()?.counts(),
     };
     summary.seconds = started.elapsed().as_secs_f64();
+    summary.device_seconds = stats.device_seconds();
     match too_many {
         Some(error) if summary.ending != Ending::Interrupted => Err(error),
         _ => Ok(summary),

@@ -22,8 +22,6 @@ use crate::{
     source::{self, Identity, RowReader, Shard, ShardFile, SourceError, cut, list_shards, open_shard},
 };
 
-/// Tokens of a full batch on a CPU, unless the context is longer: larger ones are no faster there.
-const CPU_BATCH_TOKENS: usize = 8192;
 /// A footer that claims more units than this is taken for corrupt before anything is allocated for them.
 const MAX_UNITS_PER_SHARD: u64 = 1 << 20;
 /// Bytes of text in a patch, a little below the average at the thresholds models are released with.
@@ -64,11 +62,31 @@ pub struct ModelFacts {
     pub sha256: String,
     /// The model's own patch threshold, nats.
     pub threshold: Option<f32>,
+    /// Where it runs.
+    pub device: DeviceFacts,
+}
+
+/// What a plan needs to know of the device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceFacts {
+    /// For people.
+    pub name: String,
+    /// Number format that it computes in.
+    pub precision: Precision,
+    /// Tokens that it takes in one go, where neither the pipeline file nor the output says.
+    pub batch_tokens: usize,
+}
+
+impl DeviceFacts {
+    /// The processor.
+    pub fn cpu() -> Self {
+        Self { name: "cpu".into(), precision: Precision::F32, batch_tokens: model::CPU_BATCH_TOKENS }
+    }
 }
 
 impl ModelFacts {
     /// The facts of the model that `weights` names.
-    pub fn of(weights: &Weights, info: &ModelInfo) -> Self {
+    pub fn of(weights: &Weights, info: &ModelInfo, device: DeviceFacts) -> Self {
         let name = match weights {
             Weights::Embedded => "embedded".to_owned(),
             Weights::Path(path) => path.display().to_string(),
@@ -81,8 +99,18 @@ impl ModelFacts {
             parameters: info.n_parameters,
             sha256: info.sha256.clone(),
             threshold: info.threshold,
+            device,
         }
     }
+}
+
+/// What an output was begun with, if it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Begun {
+    /// Number format of weights and activations.
+    pub precision: Option<Precision>,
+    /// Tokens of a full batch.
+    pub batch_tokens: Option<usize>,
 }
 
 /// A shard of the plan.
@@ -193,7 +221,7 @@ impl Plan {
         };
         let broken = broken_before_limit(&shards, &units, pipeline.source.limit.map(|n| n.get()));
         let record =
-            record(&pipeline, &model, &recipe.rule, (context, batch_tokens), &shards[..], &units, broken);
+            record(&pipeline, &model, &recipe.rule, (context, batch_tokens), &shards, &units, broken);
         let fingerprint = record.fingerprint()?;
         Ok(Plan {
             output_folder,
@@ -210,6 +238,20 @@ impl Plan {
             batch_tokens,
             record,
             fingerprint,
+        })
+    }
+
+    /// What the device is free to choose and the output of `pipeline` was begun with: it stays so.
+    ///
+    /// # Errors
+    /// [`RunError::Sink`] when the output cannot be read.
+    pub fn begun_with(pipeline: &Pipeline, start: Start) -> Result<Begun, RunError> {
+        let folder = output_folder(&pipeline.sink.uri).map_err(RunError::Plan)?;
+        let planned = if start == Start::Fresh { None } else { sink::planned(&folder)? };
+        let key = |name: &str| planned.as_ref().and_then(|plan| plan.meaning.get(name));
+        Ok(Begun {
+            precision: key("model.precision").and_then(|name| serde_json::from_value(name.clone()).ok()),
+            batch_tokens: key("model.batch_tokens").and_then(|n| n.as_u64()).map(|n| n as usize),
         })
     }
 
@@ -449,7 +491,12 @@ impl Plan {
         );
         line(
             "device",
-            format!("{} ({} tokens a batch)", self.pipeline.model.device.name(), self.batch_tokens),
+            format!(
+                "{}, {}, {} tokens a batch",
+                model.device.name,
+                model.device.precision.name(),
+                self.batch_tokens
+            ),
         );
         line("patches", self.describe_rule());
         line("output", format!("{} ({state})", self.output_folder.display()));
@@ -568,7 +615,7 @@ fn lengths(
             .and_then(|plan| plan.meaning.get("model.batch_tokens")?.as_u64())
             .map(|n| n as usize)
             .filter(|&n| n >= context)
-            .unwrap_or_else(|| CPU_BATCH_TOKENS.max(context)),
+            .unwrap_or_else(|| model.device.batch_tokens.max(context)),
         Some(n) => n.get() as usize,
     };
     if batch_tokens < context {
@@ -663,8 +710,7 @@ fn record(
 ) -> PlanRecord {
     let mut meaning: BTreeMap<String, Value> = pipeline.meaning().into_iter().collect();
     meaning.insert("model.sha256".into(), model.sha256.clone().into());
-    // On a CPU the model runs in f32, asked or not.
-    meaning.insert("model.precision".into(), Precision::F32.name().into());
+    meaning.insert("model.precision".into(), model.device.precision.name().into());
     meaning.insert("model.dim".into(), model.dim.into());
     meaning.insert("model.context".into(), context.into());
     meaning.insert("model.batch_tokens".into(), batch_tokens.into());

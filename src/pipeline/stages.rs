@@ -5,6 +5,7 @@
 
 use std::{
     any::Any,
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Instant,
@@ -22,10 +23,10 @@ use super::{
     stats::Stats,
 };
 use crate::{
-    data::{PatchedUnit, RawBatch, Rejected, Scores, SegmentedBatch, Unit},
+    data::{PackedTokens, PatchedUnit, RawBatch, Rejected, Scores, SegmentedBatch, Unit, Wanted},
     fault,
     figures::megabytes,
-    model::{EntropyModel, PackedBatch, Packer},
+    model::{EntropyModel, ModelError, PackedBatch, Packer, Pending, score_in_parts},
     pretokenize::Pretokenizer,
     sink::{Claims, Counts, EncodedUnit, Encoder, SinkError},
     source::{Held, RowReader, SourceError},
@@ -125,11 +126,20 @@ fn attempt<T>(
     blame: Blame,
     work: impl FnOnce() -> Result<T, String>,
 ) -> Passed<T> {
-    let failed = |blame, reason| FailedUnit { unit: unit.clone(), stage: stage.name, blame, reason };
-    let work = || {
+    contained(stage, unit, blame, || {
         fault::point(stage.name).map_err(|error| error.to_string())?;
         work()
-    };
+    })
+}
+
+/// The same for the rest of a work that was begun.
+fn contained<T>(
+    stage: &StageMeter,
+    unit: &Arc<Unit>,
+    blame: Blame,
+    work: impl FnOnce() -> Result<T, String>,
+) -> Passed<T> {
+    let failed = |blame, reason| FailedUnit { unit: unit.clone(), stage: stage.name, blame, reason };
     match stage.busy(|| catch_unwind(AssertUnwindSafe(work))) {
         Ok(result) => result.map_err(|reason| failed(blame, reason)),
         Err(panic) => Err(failed(Blame::Program, format!("panicked: {}", panic_message(panic.as_ref())))),
@@ -382,7 +392,26 @@ pub fn pack(
     Ok(())
 }
 
-/// Owns the device: scores one batch after the other and deals units to the patching threads.
+/// Batches that the device has at a time: while it computes one, the results of the one before are read and the tokens
+/// of the next are on their way.
+const IN_FLIGHT: usize = 2;
+
+/// A batch that the device has, or the news that a unit failed, which keeps its place among them.
+enum Flight {
+    Batch { batch: ModelBatch, scores: Pending },
+    Failed(FailedUnit),
+}
+
+impl Flight {
+    fn has_landed(&self) -> bool {
+        match self {
+            Flight::Batch { scores, .. } => scores.is_done(),
+            Flight::Failed(_) => true,
+        }
+    }
+}
+
+/// Owns the device: scores batch after batch and deals units to the patching threads.
 pub fn model(
     model: &mut dyn EntropyModel,
     recipe: &Recipe,
@@ -392,40 +421,114 @@ pub fn model(
     batches: &Inlet<Passed<ModelBatch>>,
     scored: &[Outlet<Passed<ScoredBatch>>],
 ) -> Result<(), Closed> {
+    let wanted = recipe.wanted();
+    let mut flights: VecDeque<Flight> = VecDeque::with_capacity(IN_FLIGHT);
     let mut failed_sequence = None;
-    while let Some(batch) = batches.recv() {
-        if control.halted() {
-            continue;
-        }
-        let ModelBatch { ticket, documents, packed, last } = match batch {
-            Ok(batch) => batch,
-            Err(failed) => {
-                scored[0].send(Err(failed))?;
-                continue;
-            }
+    // Since when the device has had something to do.
+    let mut working: Option<Instant> = None;
+    // What the device has been found to have no room for.
+    let mut too_many_tokens = usize::MAX;
+    loop {
+        let next = match flights.front() {
+            None => match batches.recv() {
+                Some(batch) => Some(batch),
+                None => return Ok(()),
+            },
+            Some(first) if flights.len() == IN_FLIGHT || first.has_landed() => None,
+            Some(_) => batches.try_recv(),
         };
-        if failed_sequence == Some(ticket.sequence) {
+        if control.halted() {
+            flights.clear();
             continue;
         }
-        let outlet = &scored[ticket.sequence % scored.len()];
-        let scores = attempt(meter, &ticket.unit, Blame::Program, || {
-            if packed.packed.tokens.is_empty() {
-                return Ok(Scores::default());
+        match next {
+            Some(Err(failed)) => flights.push_back(Flight::Failed(failed)),
+            Some(Ok(batch)) if failed_sequence == Some(batch.ticket.sequence) => {}
+            Some(Ok(batch)) => {
+                working.get_or_insert_with(Instant::now);
+                let submitted = attempt(meter, &batch.ticket.unit, Blame::Program, || {
+                    if batch.packed.packed.tokens.is_empty() {
+                        return Ok(Pending::done(Scores::default()));
+                    }
+                    let packed = &batch.packed.packed;
+                    let scores = match packed.tokens.len() {
+                        n if n >= too_many_tokens => score_in_parts(model, packed, wanted).map(Pending::done),
+                        _ => model.submit(packed, wanted),
+                    };
+                    let scores = scores.or_else(|error| {
+                        in_parts(error, model, packed, wanted, &mut too_many_tokens).map(Pending::done)
+                    });
+                    scores.map_err(|error| lost(error, control))
+                });
+                flights.push_back(match submitted {
+                    Ok(scores) => Flight::Batch { batch, scores },
+                    Err(failed) => {
+                        failed_sequence = Some(batch.ticket.sequence);
+                        Flight::Failed(failed)
+                    }
+                });
             }
-            model.score(&packed.packed, recipe.wanted()).map_err(|error| error.to_string())
-        });
-        match scores {
-            Ok(scores) => {
-                stats.scored(ticket.unit.id.shard, packed.kept().map(|(_, range)| range.len() as u64).sum());
-                outlet.send(Ok(ScoredBatch { ticket, documents, packed, scores, last }))?;
-            }
-            Err(failed) => {
-                failed_sequence = Some(ticket.sequence);
-                outlet.send(Err(failed))?;
-            }
+            None => match flights.pop_front() {
+                Some(Flight::Batch { batch, scores }) => {
+                    let ModelBatch { ticket, documents, packed, last } = batch;
+                    let outlet = &scored[ticket.sequence % scored.len()];
+                    let scores = contained(meter, &ticket.unit, Blame::Program, || {
+                        let scores = scores.wait().or_else(|error| {
+                            in_parts(error, model, &packed.packed, wanted, &mut too_many_tokens)
+                        });
+                        scores.map_err(|error| lost(error, control))
+                    });
+                    if let (true, Some(since)) = (flights.is_empty(), working) {
+                        stats.device_worked(since.elapsed());
+                        working = None;
+                    }
+                    match scores {
+                        Ok(scores) => {
+                            let tokens = packed.kept().map(|(_, range)| range.len() as u64).sum();
+                            stats.scored(ticket.unit.id.shard, tokens);
+                            outlet.send(Ok(ScoredBatch { ticket, documents, packed, scores, last }))?;
+                        }
+                        Err(failed) => {
+                            failed_sequence = Some(ticket.sequence);
+                            // A later batch of the unit may be with the device already.
+                            flights.retain(|flight| {
+                                !matches!(flight, Flight::Batch { batch, .. } if batch.ticket.sequence == ticket.sequence)
+                            });
+                            outlet.send(Err(failed))?;
+                        }
+                    }
+                }
+                Some(Flight::Failed(failed)) => scored[0].send(Err(failed))?,
+                None => {}
+            },
         }
     }
-    Ok(())
+}
+
+/// What a device that failed with `error` for want of memory makes of the same batch in parts; `too_many_tokens` is what
+/// need not be tried again.
+fn in_parts(
+    error: ModelError,
+    model: &mut dyn EntropyModel,
+    batch: &PackedTokens,
+    wanted: Wanted,
+    too_many_tokens: &mut usize,
+) -> Result<Scores, ModelError> {
+    let ModelError::OutOfMemory(_) = error else {
+        return Err(error);
+    };
+    *too_many_tokens = batch.tokens.len().min(*too_many_tokens);
+    tracing::warn!("{error} with a batch of {too_many_tokens} tokens: it gets smaller ones from here on");
+    score_in_parts(model, batch, wanted)
+}
+
+/// What went wrong, in words. A device that is gone ends the run: every unit behind would fail as well.
+fn lost(error: ModelError, control: &Control) -> String {
+    let reason = error.to_string();
+    if let ModelError::Lost(_) = error {
+        control.fail(RunError::Model(error));
+    }
+    reason
 }
 
 /// Cuts patches and pools embeddings, unit after unit.

@@ -4,6 +4,7 @@ use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
+use std::time::Duration;
 
 use super::{
     meter::{QueueMeter, StageMeter},
@@ -33,6 +34,7 @@ pub struct Stats {
     /// By shard index.
     pub shards: Vec<ShardProgress>,
     rows: AtomicU64,
+    device: AtomicU64,
     /// Rows that this run has to do.
     pub total_rows: u64,
     stages: Mutex<Vec<Arc<StageMeter>>>,
@@ -59,6 +61,7 @@ impl Stats {
         Stats {
             shards,
             rows: AtomicU64::new(0),
+            device: AtomicU64::new(0),
             total_rows: pending.iter().map(|u| u.rows.end - u.rows.start).sum(),
             stages: Mutex::default(),
             queues: Mutex::default(),
@@ -70,6 +73,16 @@ impl Stats {
         if let Some(shard) = self.shards.get(shard as usize) {
             shard.done.fetch_add(tokens, Ordering::Relaxed);
         }
+    }
+
+    /// The device had work for so long.
+    pub fn device_worked(&self, time: Duration) {
+        self.device.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Seconds that the device had work.
+    pub fn device_seconds(&self) -> f64 {
+        Duration::from_nanos(self.device.load(Ordering::Relaxed)).as_secs_f64()
     }
 
     /// Rows have been committed.

@@ -59,6 +59,8 @@ pub struct Summary {
     pub stages: Vec<StageSeconds>,
     /// Wall time of the run.
     pub seconds: f64,
+    /// Seconds of it that the device had at least one batch.
+    pub device_seconds: f64,
     /// Folder of the output.
     pub output: PathBuf,
     /// Name of the pipeline.
@@ -74,6 +76,7 @@ impl Summary {
             failures: Vec::new(),
             stages: Vec::new(),
             seconds: 0.0,
+            device_seconds: 0.0,
             output: output.into(),
             name: plan.pipeline.name.clone(),
         }
@@ -115,6 +118,7 @@ impl Summary {
                 "    {name:<12}{busy:>8.2} s busy {starved:>8.2} s waiting for input {blocked:>8.2} s for room   ×{threads}"
             )?;
         }
+        writeln!(f, "  device      busy {:.0}% of the time", 100.0 * self.device_seconds / self.seconds)?;
         if let Some((stage, share)) = self.bottleneck() {
             writeln!(f, "  bottleneck  {} (busy {:.0}% of the time)", stage.name, 100.0 * share)?;
         }
@@ -207,6 +211,7 @@ mod tests {
             failures: Vec::new(),
             stages: vec![stage("encode", 4, 12.0), stage("model", 1, 9.0)],
             seconds: 10.0,
+            device_seconds: 9.0,
             output: "out".into(),
             name: "x".into(),
         };

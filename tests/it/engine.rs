@@ -12,7 +12,7 @@ use std::{
 
 use blt_pipeline::{
     data::{BYTE_OFFSET, PackedTokens, Scores, Wanted},
-    model::{EntropyModel, FakeModel, Fault, ModelError},
+    model::{EntropyModel, FakeModel, Fault, ModelError, Pending},
     pipeline::{Display, Ending, Stop, Summary, run},
 };
 
@@ -441,4 +441,80 @@ fn runs_a_large_input_for_the_test_of_memory() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
     println!("{:?}, peak kB: {}", started.elapsed(), peak.trim().trim_end_matches("kB"));
+}
+
+#[test]
+fn a_batch_that_the_device_has_no_room_for_is_scored_in_parts() {
+    let (expected, _) = undisturbed(&[]);
+    let work = shards();
+    let (mut asked, mut largest) = (0, 0);
+    let mut small = watched(|batch| {
+        asked += 1;
+        let n = batch.tokens.len();
+        if n > 600 {
+            return Err(ModelError::OutOfMemory(format!("{n} tokens")));
+        }
+        largest = largest.max(n);
+        Ok(())
+    });
+    assert_eq!(work.engine(&SETS, &mut small).unwrap().ending, Ending::Finished);
+    assert!((256..=600).contains(&largest) && asked > 60, "{largest} {asked}");
+    assert_same(&snapshot(&work.out()), &snapshot(&expected.out()), "in parts");
+
+    // Where not even a context fits, units fail and say what to do.
+    let work = shards();
+    let mut none = watched(|_| Err(ModelError::OutOfMemory("0 bytes".into())));
+    let summary = work.engine(&SETS, &mut none).unwrap();
+    assert_eq!(summary.ending, Ending::Incomplete);
+    assert!(summary.failures.iter().all(|f| f.reason.contains("lower model.context")), "{summary}");
+}
+
+#[test]
+fn two_batches_are_with_a_device_that_computes_by_itself_and_come_back_in_order() {
+    /// Answers each batch on a thread of its own, the earlier ones later.
+    struct Beside {
+        submitted: u64,
+        flying: Arc<AtomicUsize>,
+        most: usize,
+    }
+    impl EntropyModel for Beside {
+        fn dim(&self) -> usize {
+            fake().dim()
+        }
+
+        fn max_context(&self) -> usize {
+            fake().max_context()
+        }
+
+        fn device_class(&self) -> String {
+            fake().device_class()
+        }
+
+        fn score(&mut self, batch: &PackedTokens, wanted: Wanted) -> Result<Scores, ModelError> {
+            self.submit(batch, wanted)?.wait()
+        }
+
+        fn submit(&mut self, batch: &PackedTokens, wanted: Wanted) -> Result<Pending, ModelError> {
+            self.submitted += 1;
+            self.most = self.most.max(1 + self.flying.fetch_add(1, Ordering::SeqCst));
+            let (batch, pause) = (batch.clone(), Duration::from_millis(5 * (self.submitted % 2)));
+            let thread = std::thread::spawn(move || {
+                std::thread::sleep(pause);
+                fake().score(&batch, wanted)
+            });
+            let flying = self.flying.clone();
+            Ok(Pending::running(move || {
+                let scores = thread.join().unwrap();
+                flying.fetch_sub(1, Ordering::SeqCst);
+                scores
+            }))
+        }
+    }
+    let (expected, _) = undisturbed(&[]);
+    let work = shards();
+    let mut device = Beside { submitted: 0, flying: Arc::default(), most: 0 };
+    let summary = work.engine(&SETS, &mut device).unwrap();
+    assert_eq!((summary.ending, device.most), (Ending::Finished, 2));
+    assert!(summary.device_seconds > 0.1 && summary.device_seconds <= summary.seconds, "{summary}");
+    assert_same(&snapshot(&work.out()), &snapshot(&expected.out()), "two in flight");
 }

@@ -336,9 +336,9 @@ fn clocks_that_are_a_day_off_and_claims_that_make_no_sense_do_no_harm() {
 }
 
 #[test]
-fn a_device_that_is_lost_fails_units_and_the_next_run_does_them() {
-    struct Lost;
-    impl EntropyModel for Lost {
+fn a_device_that_fails_fails_units_and_one_that_is_lost_ends_the_run() {
+    struct Broken(fn(String) -> ModelError);
+    impl EntropyModel for Broken {
         fn dim(&self) -> usize {
             DIM
         }
@@ -352,13 +352,16 @@ fn a_device_that_is_lost_fails_units_and_the_next_run_does_them() {
         }
 
         fn score(&mut self, _: &PackedTokens, _: Wanted) -> Result<Scores, ModelError> {
-            Err(ModelError::Device("the device is lost".into()))
+            Err(self.0("nobody answers".into()))
         }
     }
     let work = work();
-    let summary = run(&work.plan(&SETS), &mut Lost, Stop::default(), &Display::Silent).unwrap();
+    let run = |error| run(&work.plan(&SETS), &mut Broken(error), Stop::default(), &Display::Silent);
+    let summary = run(ModelError::Device).unwrap();
     assert_eq!((summary.ending, summary.failures.len()), (Ending::Incomplete, 12));
-    assert!(summary.failures.iter().all(|f| f.reason.contains("the device is lost")));
+    assert!(summary.failures.iter().all(|f| f.reason.contains("nobody answers")));
+    let lost = run(ModelError::Lost).unwrap_err().to_string();
+    assert!(lost.contains("the device is lost: nobody answers; what is committed stays"), "{lost}");
     let summary = work.engine(&SETS, &mut FakeModel::new(DIM, CONTEXT)).unwrap();
     assert_eq!((summary.ending, work.plan(&SETS).start), (Ending::Finished, Start::Resume));
     assert_sound(&work.out());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use base64::Engine;
 use blt_pipeline::data::Wanted;
-use blt_pipeline::model::{BurnModel, DocumentScores, ModelFiles, score_documents};
+use blt_pipeline::model::{BurnModel, DocumentScores, EntropyModel, ModelFiles, score_documents};
 use safetensors::SafeTensors;
 
 pub const ALL: Wanted = Wanted { norms: true, pre_norm: true };
@@ -14,7 +14,7 @@ pub struct Golden {
     pub name: String,
     pub bytes: Vec<u8>,
     pub entropies: Vec<f32>,
-    norms: Vec<f32>,
+    pub norms: Vec<f32>,
     /// Rows of the first tokens; none in `small`.
     pre_norm: Vec<f32>,
 }
@@ -58,51 +58,58 @@ pub fn documents(name: &str) -> Vec<Golden> {
     golden.collect()
 }
 
-/// Entropies within 1e-4 nats, norms within 1e-4 of their size, and each hidden state no further
-/// from the reference's than 1e-3 of its length.
-fn assert_golden(golden: &Golden, scores: &DocumentScores, dim: usize) {
+/// Entropies within `error` nats, norms within `error` of their size, and each hidden state no further
+/// from the reference's than ten times as much of its length.
+fn assert_golden(golden: &Golden, scores: &DocumentScores, dim: usize, error: f32) {
     let name = &golden.name;
     assert_eq!(scores.entropies.len(), golden.bytes.len() + 2, "{name}");
     assert_eq!(scores.entropies.len(), golden.entropies.len(), "{name}");
     for (i, (ours, theirs)) in scores.entropies.iter().zip(&golden.entropies).enumerate() {
-        assert!((ours - theirs).abs() < 1e-4, "{name}: entropy {i} is {ours}, not {theirs}");
+        assert!((ours - theirs).abs() < error, "{name}: entropy {i} is {ours}, not {theirs}");
     }
     let norms = scores.norms.as_ref().unwrap();
     assert_eq!(norms.len(), golden.norms.len(), "{name}");
     for (i, (ours, theirs)) in norms.iter().zip(&golden.norms).enumerate() {
-        assert!((ours / theirs - 1.0).abs() < 1e-4, "{name}: norm {i} is {ours}, not {theirs}");
+        assert!((ours / theirs - 1.0).abs() < error, "{name}: norm {i} is {ours}, not {theirs}");
     }
     let pre_norm = scores.pre_norm.as_ref().unwrap();
     assert_eq!(pre_norm.len(), norms.len() * dim, "{name}");
     let rows = pre_norm.chunks(dim).zip(golden.pre_norm.chunks(dim));
     for (i, ((ours, theirs), norm)) in rows.zip(norms).enumerate() {
         let square: f32 = ours.iter().zip(theirs).map(|(a, b)| (a - b) * (a - b)).sum();
-        assert!(square.sqrt() < 1e-3 * norm, "{name}: hidden state {i} is {} away", square.sqrt());
+        assert!(square.sqrt() < 10.0 * error * norm, "{name}: hidden state {i} is {} away", square.sqrt());
     }
 }
 
 /// Every document alone, then all together in batches of that many tokens, another document first.
-fn assert_all_golden(model: &mut BurnModel, golden: &[Golden], dim: usize, batches: &[(usize, usize)]) {
+pub fn assert_all_golden(
+    model: &mut dyn EntropyModel,
+    golden: &[Golden],
+    batches: &[(usize, usize)],
+    error: f32,
+) {
+    let dim = model.dim();
     for document in golden {
         let alone = score_documents(model, &[&document.bytes], 8192, ALL).unwrap();
-        assert_golden(document, &alone[0], dim);
+        assert_golden(document, &alone[0], dim, error);
     }
     for &(batch_tokens, turn) in batches {
         let order: Vec<&Golden> = (0..golden.len()).map(|i| &golden[(i + turn) % golden.len()]).collect();
         let bytes: Vec<&[u8]> = order.iter().map(|document| &document.bytes[..]).collect();
         let together = score_documents(model, &bytes, batch_tokens, ALL).unwrap();
         for (document, scores) in order.iter().zip(&together) {
-            assert_golden(document, scores, dim);
+            assert_golden(document, scores, dim, error);
         }
     }
 }
 
 #[test]
 fn nano_gives_the_references_values_alone_and_in_company() {
-    assert_all_golden(&mut nano(), &documents("nano"), 64, &[(8192, 0), (8200, 3), (20_000, 1), (50_000, 4)]);
+    let batches = [(8192, 0), (8200, 3), (20_000, 1), (50_000, 4)];
+    assert_all_golden(&mut nano(), &documents("nano"), &batches, 1e-4);
 }
 
 #[test]
 fn the_embedded_model_gives_the_references_values_alone_and_in_company() {
-    assert_all_golden(&mut small(), &documents("small"), 256, &[(8192, 0), (20_000, 3)]);
+    assert_all_golden(&mut small(), &documents("small"), &[(8192, 0), (20_000, 3)], 1e-4);
 }

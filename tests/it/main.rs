@@ -9,6 +9,8 @@ mod engine;
 mod faults;
 mod fuzz;
 mod golden;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod hard_files;
 mod memory;
 mod packing;

@@ -251,11 +251,15 @@ fn devices_and_precisions_that_this_build_lacks_are_refused() {
     let work = Work::with(&["x"]);
     for device in ["wgpu", "vulkan", "metal", "cuda"] {
         let set = format!("model.device={device}");
-        work.blt("run", &["--set", &set]).expect(2, &[&format!("model.device = {device:?}"), "CPU only"]);
+        let refusal = format!("model.device = {device:?}");
+        let lists = ["Found: ", "cpu:0 "];
+        work.blt("run", &["--set", &set]).expect(2, &[&refusal, lists[0], lists[1]]);
     }
+    work.blt("run", &["--set", "model.adapter=Voodoo"]).expect(2, &["model.adapter = \"Voodoo\"", "Found: "]);
     for precision in ["f16", "bf16"] {
         let set = format!("model.precision={precision}");
-        work.blt("run", &["--set", &set]).expect(2, &[&format!("model.precision = {precision:?}"), "f32"]);
+        let on_cpu = ["--set", &set, "--set", "model.device=cpu"];
+        work.blt("run", &on_cpu).expect(2, &[&format!("model.precision = {precision:?}"), "has f32"]);
     }
     assert!(!work.out().exists());
     work.run(&["model.device=cpu", "model.precision=f32"]);

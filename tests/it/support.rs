@@ -17,7 +17,7 @@ use arrow::{
 use blt_pipeline::{
     config::{Overrides, Pipeline},
     model::EntropyModel,
-    pipeline::{Display, ModelFacts, Plan, RunError, Stop, Summary, run},
+    pipeline::{DeviceFacts, Display, ModelFacts, Plan, RunError, Stop, Summary, run},
     sink::Start,
 };
 use parquet::{
@@ -204,6 +204,7 @@ pub fn freeze(pipeline: Pipeline) -> Result<Plan, RunError> {
         parameters: 0,
         sha256: "fake".into(),
         threshold: None,
+        device: DeviceFacts::cpu(),
     };
     Plan::freeze(pipeline, facts, Start::Resume)
 }

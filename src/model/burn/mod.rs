@@ -5,6 +5,8 @@
 //! only, so a chunk needs no more of the past than each layer's keys and values of one window:
 //! memory does not grow with the stream, and on a CPU a chunk's tensors stay in the cache.
 
+#[cfg(feature = "gpu")]
+pub mod gpu;
 mod host;
 mod kernels;
 mod layers;
@@ -132,7 +134,7 @@ impl EntropyModel for BurnModel {
 }
 
 /// The instruction sets that the CPU kernels choose between at run time.
-fn instruction_level() -> String {
+pub(super) fn instruction_level() -> String {
     let mut level = std::env::consts::ARCH.to_string();
     #[cfg(target_arch = "x86_64")]
     for (name, there) in [

@@ -134,6 +134,18 @@ impl Positions {
         }
     }
 
+    /// Appends the cosines and sines of the angles of positions 0 to `n` − 1, `[n, head_dim / 2]`.
+    pub(super) fn angles(&self, positions: std::ops::Range<usize>, cos: &mut Vec<f32>, sin: &mut Vec<f32>) {
+        for position in positions {
+            for rate in &self.rates {
+                // The angle is rounded to f32, as the reference has it; its sine is not.
+                let angle = f64::from(position as f32 * rate);
+                cos.push(angle.cos() as f32);
+                sin.push(angle.sin() as f32);
+            }
+        }
+    }
+
     pub(super) fn inputs(&mut self, chunk: &Chunk, kernels: Kernels, device: &Device) -> Inputs {
         let half = self.rates.len();
         let known = self.cos.len() / half;

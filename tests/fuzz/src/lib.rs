@@ -6,7 +6,7 @@ use std::{fs, ops::Range, path::Path, sync::Arc, sync::LazyLock};
 use blt_pipeline::{
     config::{Limits, Overrides, Pipeline},
     data::Unit,
-    pipeline::{ModelFacts, Plan, PlannedShard},
+    pipeline::{DeviceFacts, ModelFacts, Plan, PlannedShard},
     sink::{Ledger, PlanRecord, Start, Status, verify},
     source::{Held, RowReader, Shard, SourceError},
 };
@@ -107,6 +107,7 @@ fn read_all(mut pipeline: Pipeline, path: &Path) -> Outcome {
         parameters: 0,
         sha256: String::new(),
         threshold: None,
+        device: DeviceFacts::cpu(),
     };
     let plan = Plan::freeze(pipeline, facts, Start::Fresh).map_err(|error| said(&error))?;
     let shard = match &plan.shards[..] {
