@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use blt_pipeline::data::Wanted;
-use blt_pipeline::model::{BurnModel, EntropyModel, ModelError, ModelFiles, Packer};
+use blt_pipeline::model::{CpuModel, EntropyModel, ModelError, ModelFiles, Packer};
 
 const BATCH_TOKENS: usize = 8192;
 
@@ -21,7 +21,7 @@ fn main() -> Result<(), ModelError> {
         None => ModelFiles::embedded()?,
     };
     let seconds = common::argument("--seconds").map_or(10.0, |s| s.parse().expect("a number"));
-    let mut model = BurnModel::load(&files)?;
+    let mut model = CpuModel::new(&files);
     println!("{}\ndevice        {}", files.info, model.device_class());
 
     // Documents of a web page's length.

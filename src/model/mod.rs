@@ -3,6 +3,7 @@
 
 pub mod architecture;
 pub mod burn;
+pub mod cpu;
 #[cfg(feature = "fake-model")]
 pub mod fake;
 pub mod pack;
@@ -17,6 +18,7 @@ use crate::{
 
 pub use self::architecture::ModelConfig;
 pub use self::burn::BurnModel;
+pub use self::cpu::CpuModel;
 #[cfg(feature = "fake-model")]
 pub use self::fake::{FakeModel, Fault};
 pub use self::pack::{PackedBatch, Packer, Span};
@@ -132,7 +134,7 @@ pub fn unsupported(settings: &config::Model) -> Vec<ModelError> {
 pub fn load(settings: &config::Model, files: &ModelFiles) -> Result<Box<dyn EntropyModel>, ModelError> {
     match unsupported(settings).into_iter().next() {
         Some(problem) => Err(problem),
-        None => Ok(Box::new(BurnModel::load(files)?)),
+        None => Ok(Box::new(CpuModel::new(files))),
     }
 }
 
@@ -190,9 +192,9 @@ pub struct DocumentScores {
 /// # Example
 /// ```
 /// use blt_pipeline::data::Wanted;
-/// use blt_pipeline::model::{BurnModel, ModelFiles, score_documents};
+/// use blt_pipeline::model::{CpuModel, ModelFiles, score_documents};
 ///
-/// let mut model = BurnModel::load(&ModelFiles::embedded()?)?;
+/// let mut model = CpuModel::new(&ModelFiles::embedded()?);
 /// let scores = score_documents(&mut model, &[b"Once upon a time"], 8192, Wanted::default())?;
 ///
 /// let entropies = &scores[0].entropies; // nats; BOS, 16 bytes, EOS
