@@ -6,6 +6,7 @@
 
 #![allow(clippy::expect_used, clippy::print_stdout)]
 
+#[expect(dead_code, reason = "what the other benchmarks need of it")]
 mod common;
 
 use std::{fs, path::Path, time::Instant};

@@ -13,14 +13,14 @@
 //!
 //! use blt_pipeline::config::RELEASED_THRESHOLD;
 //! use blt_pipeline::data::{BOS, BYTE_OFFSET, Boundary, EOS, PatchRule, Wanted};
-//! use blt_pipeline::model::{BurnModel, ModelFiles, score_documents};
+//! use blt_pipeline::model::{CpuModel, ModelFiles, score_documents};
 //! use blt_pipeline::patch::{byte_spans, patch_lengths};
 //!
 //! let text: &[u8] = b"The tide comes in twice a day, and the harbour follows it.";
 //!
 //! let files = ModelFiles::embedded()?;
 //! let threshold = files.patch.map_or(RELEASED_THRESHOLD, |patch| patch.threshold);
-//! let mut model = BurnModel::load(&files)?;
+//! let mut model = CpuModel::new(&files);
 //! let scores = score_documents(&mut model, &[text], 8192, Wanted::default())?;
 //! assert_eq!(scores[0].entropies.len(), text.len() + 2); // [j]: the uncertainty about byte j, in nats
 //!

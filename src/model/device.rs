@@ -73,7 +73,7 @@ impl Adapter {
             api: Api::Cpu,
             number: 0,
             number_of_kind: 0,
-            name: super::burn::instruction_level(),
+            name: instruction_level(),
             kind: Kind::Cpu,
             driver: String::new(),
         }
@@ -86,7 +86,7 @@ impl Adapter {
     pub fn abilities(&self) -> Result<Abilities, ModelError> {
         #[cfg(feature = "gpu")]
         if self.kind != Kind::Cpu {
-            return super::burn::gpu::abilities(self);
+            return super::burn::abilities(self);
         }
         Ok(Abilities { precisions: vec![Precision::F32], memory: None, tensor_cores: false })
     }
@@ -102,10 +102,27 @@ impl fmt::Display for Adapter {
     }
 }
 
+/// The instruction sets that the kernels for the processor choose between at run time.
+fn instruction_level() -> String {
+    let mut level = std::env::consts::ARCH.to_string();
+    #[cfg(target_arch = "x86_64")]
+    for (name, there) in [
+        ("avx2", std::arch::is_x86_feature_detected!("avx2")),
+        ("fma", std::arch::is_x86_feature_detected!("fma")),
+        ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
+    ] {
+        if there {
+            level.push('+');
+            level.push_str(name);
+        }
+    }
+    level
+}
+
 /// Everything this build can compute on, the processor last.
 pub fn adapters() -> Vec<Adapter> {
     #[cfg(feature = "gpu")]
-    let gpus = super::burn::gpu::adapters();
+    let gpus = super::burn::adapters();
     #[cfg(not(feature = "gpu"))]
     let gpus = Vec::new();
     gpus.into_iter().chain([Adapter::cpu()]).collect()

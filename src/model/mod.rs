@@ -2,11 +2,14 @@
 //! documents, patches or threads.
 
 pub mod architecture;
+#[cfg(feature = "gpu")]
 pub mod burn;
+pub mod cpu;
 pub mod device;
 #[cfg(feature = "fake-model")]
 pub mod fake;
 pub mod pack;
+mod places;
 pub mod weights;
 
 use std::path::PathBuf;
@@ -17,7 +20,9 @@ use crate::{
 };
 
 pub use self::architecture::ModelConfig;
-pub use self::burn::BurnModel;
+#[cfg(feature = "gpu")]
+pub use self::burn::GpuModel;
+pub use self::cpu::CpuModel;
 pub use self::device::{Abilities, Adapter, BatchCache, adapters, choose, fitting_batch, precision};
 #[cfg(feature = "fake-model")]
 pub use self::fake::{FakeModel, Fault};
@@ -185,10 +190,10 @@ pub fn load(
 ) -> Result<Box<dyn EntropyModel>, ModelError> {
     #[cfg(feature = "gpu")]
     if adapter.kind != device::Kind::Cpu {
-        return Ok(Box::new(burn::gpu::GpuModel::load(adapter, precision, files)?));
+        return Ok(Box::new(GpuModel::load(adapter, precision, files)?));
     }
     debug_assert_eq!((adapter.api, precision), (config::Device::Cpu, config::Precision::F32));
-    Ok(Box::new(BurnModel::load(files)?))
+    Ok(Box::new(CpuModel::new(files)))
 }
 
 /// Checks what [`EntropyModel::score`] promises to refuse.
@@ -280,9 +285,9 @@ pub struct DocumentScores {
 /// # Example
 /// ```
 /// use blt_pipeline::data::Wanted;
-/// use blt_pipeline::model::{BurnModel, ModelFiles, score_documents};
+/// use blt_pipeline::model::{CpuModel, ModelFiles, score_documents};
 ///
-/// let mut model = BurnModel::load(&ModelFiles::embedded()?)?;
+/// let mut model = CpuModel::new(&ModelFiles::embedded()?);
 /// let scores = score_documents(&mut model, &[b"Once upon a time"], 8192, Wanted::default())?;
 ///
 /// let entropies = &scores[0].entropies; // nats; BOS, 16 bytes, EOS

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use base64::Engine;
 use blt_pipeline::data::Wanted;
-use blt_pipeline::model::{BurnModel, DocumentScores, EntropyModel, ModelFiles, score_documents};
+use blt_pipeline::model::{CpuModel, DocumentScores, EntropyModel, ModelFiles, score_documents};
 use safetensors::SafeTensors;
 
 pub const ALL: Wanted = Wanted { norms: true, pre_norm: true };
@@ -23,12 +23,12 @@ pub fn folder(name: &str) -> PathBuf {
     std::env::current_dir().unwrap().join("tests/data/golden").join(name)
 }
 
-pub fn nano() -> BurnModel {
-    BurnModel::load(&ModelFiles::open(&folder("nano")).unwrap()).unwrap()
+pub fn nano() -> CpuModel {
+    CpuModel::new(&ModelFiles::open(&folder("nano")).unwrap())
 }
 
-pub fn small() -> BurnModel {
-    BurnModel::load(&ModelFiles::embedded().unwrap()).unwrap()
+pub fn small() -> CpuModel {
+    CpuModel::new(&ModelFiles::embedded().unwrap())
 }
 
 pub fn documents(name: &str) -> Vec<Golden> {

@@ -1,13 +1,13 @@
 //! How far a byte reaches: one window a layer, and never into another document.
 
 use blt_pipeline::data::{PackedTokens, Wanted};
-use blt_pipeline::model::{BurnModel, EntropyModel, score_documents};
+use blt_pipeline::model::{CpuModel, EntropyModel, score_documents};
 
 use crate::golden::{ALL, documents, nano, small};
 use crate::reference::{Random, random_model, small_config};
 
 /// Tokens whose hidden state differs between two streams of the same contexts.
-fn changed(model: &mut BurnModel, a: &PackedTokens, b: &PackedTokens) -> Vec<usize> {
+fn changed(model: &mut CpuModel, a: &PackedTokens, b: &PackedTokens) -> Vec<usize> {
     let mut hidden = |batch| model.score(batch, ALL).unwrap().pre_norm.unwrap();
     let (a, b) = (hidden(a), hidden(b));
     let dim = model.dim();
@@ -28,7 +28,7 @@ fn pair(lengths: &[usize], place: usize) -> (PackedTokens, PackedTokens) {
 fn through_one_layer_a_token_reaches_its_window_and_no_further() {
     for window in [1, 2, 31, 127, 128, 129, 200, 600, 1500] {
         let files = random_model(&small_config(1, Some(window)), window as u64);
-        let mut model = BurnModel::load(&files).unwrap();
+        let mut model = CpuModel::new(&files);
         // Inside a block, at its edges, and before the edge of a chunk.
         for place in [200, 255, 256, 1020] {
             let (a, b) = pair(&[150, 2000, 90], place);
@@ -41,7 +41,7 @@ fn through_one_layer_a_token_reaches_its_window_and_no_further() {
 #[test]
 fn without_a_window_a_token_reaches_the_end_of_its_context() {
     let files = random_model(&small_config(1, None), 5);
-    let mut model = BurnModel::load(&files).unwrap();
+    let mut model = CpuModel::new(&files);
     let (a, b) = pair(&[150, 2000, 90], 300);
     assert_eq!(changed(&mut model, &a, &b), (300..2150).collect::<Vec<_>>());
 }

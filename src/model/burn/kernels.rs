@@ -1,189 +1,216 @@
-//! What a layer does between its products, with tensors on both sides: on a CPU as passes over
-//! memory ([`host`]), elsewhere as the tensor library's operations.
+//! What a layer does between its products and attention, as kernels in CubeCL: one pass over memory each.
+//!
+//! Rows of every matrix are padded to a whole number of tiles, and so are their numbers: a kernel needs no guard
+//! at the edge, and what stands in the padding is zero where a product reads it.
 
-use std::ops::Range;
+// The macro writes public functions around each kernel.
+#![allow(missing_docs, clippy::too_many_arguments)]
 
-use ::burn::prelude::{Device, Tensor, TensorData};
-use ::burn::tensor::activation::{sigmoid, softmax};
-use ::burn::tensor::module::attention;
-use ::burn::tensor::ops::AttentionModuleOptions;
-use ::burn::tensor::{Bool, s};
+use cubecl::prelude::*;
 
-use super::host::{self, Heads};
-use crate::model::ModelError;
+/// Units that share a row.
+pub(super) const LANES: u32 = 32;
+/// Rows a cube takes.
+pub(super) const ROWS: u32 = 8;
 
-/// Which way a device computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kernels {
-    /// Tensors are this process's memory: no copy to reach their elements.
-    Host,
-    /// Tensors stay on the device.
-    Tensors,
+/// Sum over the lanes of each row of the cube, in an order that never varies.
+#[cube]
+fn row_sum(value: f32, shared: &mut Shared<[f32]>) -> f32 {
+    shared[UNIT_POS as usize] = value;
+    sync_cube();
+    let first = UNIT_POS_Y * LANES;
+    let mut sum = 0.0f32;
+    #[unroll]
+    for lane in 0..LANES {
+        sum += shared[(first + lane) as usize];
+    }
+    sync_cube();
+    sum
 }
 
-/// Rotary angles of a chunk's tokens.
-#[expect(clippy::large_enum_variant, reason = "one a chunk")]
-pub(super) enum Angles {
-    /// `[n, head_dim / 2]`
-    Host { cos: Vec<f32>, sin: Vec<f32> },
-    /// `[n, rotated heads × head_dim / 2]`
-    Tensors { cos: Tensor<2>, sin: Tensor<2> },
+#[cube]
+fn row_max(value: f32, shared: &mut Shared<[f32]>) -> f32 {
+    shared[UNIT_POS as usize] = value;
+    sync_cube();
+    let first = UNIT_POS_Y * LANES;
+    let mut largest = value;
+    #[unroll]
+    for lane in 0..LANES {
+        largest = max(largest, shared[(first + lane) as usize]);
+    }
+    sync_cube();
+    largest
 }
 
-/// Which keys the queries of a block see.
-#[expect(clippy::large_enum_variant, reason = "a few a chunk")]
-pub(super) enum Visible {
-    /// A range of the block's keys a query.
-    Host(Vec<Range<usize>>),
-    /// `[1, 1, queries, keys]`: true where a query must not look.
-    Tensors(Tensor<4, Bool>),
+#[cube]
+fn sum_of<N: Size>(vector: Vector<f32, N>) -> f32 {
+    let mut sum = 0.0f32;
+    #[unroll]
+    for i in 0..N::value() {
+        sum += vector.extract(i);
+    }
+    sum
 }
 
-impl Kernels {
-    pub(super) fn of(device: &Device) -> Self {
-        if *device == Device::flex() { Self::Host } else { Self::Tensors }
+/// x = table\[token\], rows of `width` vectors.
+#[cube(launch_unchecked)]
+pub(super) fn embed<N: Size>(
+    tokens: &[u32],
+    table: &[Vector<f32, N>],
+    x: &mut [Vector<f32, N>],
+    #[comptime] width: usize,
+) {
+    if ABSOLUTE_POS < x.len() {
+        let row = tokens[ABSOLUTE_POS / width] as usize;
+        x[ABSOLUTE_POS] = table[row * width + ABSOLUTE_POS % width];
     }
+}
 
-    /// `x + delta`, and that sum divided by its root mean square: both `[n, dim]`.
-    pub(super) fn add_normed(
-        self,
-        x: Tensor<2>,
-        delta: Tensor<2>,
-        eps: f32,
-    ) -> Result<(Tensor<2>, Tensor<2>), ModelError> {
-        if self == Self::Tensors {
-            let x = x + delta;
-            let mean_square = (x.clone() * x.clone()).mean_dim(1);
-            return Ok((x.clone(), x / (mean_square + eps).sqrt()));
-        }
-        let (dim, device) = (x.dims()[1], x.device());
-        let (mut x, mut delta) = (read(x)?, read(delta)?);
-        host::add_normed(elements_mut(&mut x)?, elements_mut(&mut delta)?, dim, eps);
-        Ok((Tensor::from_data(x, &device), Tensor::from_data(delta, &device)))
-    }
-
-    /// Queries `[heads, n, head_dim]`, keys and values `[key heads, n, head_dim]`, positions applied,
-    /// of their product `[n, …]`.
-    pub(super) fn rotate(
-        self,
-        qkv: Tensor<2>,
-        heads: Heads,
-        angles: &Angles,
-    ) -> Result<[Tensor<3>; 3], ModelError> {
-        let Heads { queries, keys, dim } = heads;
-        let [n, _] = qkv.dims();
-        match angles {
-            Angles::Host { cos, sin } => {
-                let device = qkv.device();
-                let [q, k, v] = host::rotate(elements(&read(qkv)?)?, heads, cos, sin);
-                let tensor = |elements, heads: usize| {
-                    Tensor::from_data(TensorData::new(elements, [heads, n, dim]), &device)
-                };
-                Ok([tensor(q, queries), tensor(k, keys), tensor(v, keys)])
-            }
-            Angles::Tensors { cos, sin } => {
-                let half = (queries + keys) * dim / 2;
-                let first = qkv.clone().slice(s![.., 0..half]);
-                let second = qkv.clone().slice(s![.., half..2 * half]);
-                let values = qkv.slice(s![.., 2 * half..]);
-                let turned_first = first.clone() * cos.clone() - second.clone() * sin.clone();
-                let turned_second = first * sin.clone() + second * cos.clone();
-                let split = |t: Tensor<2>| t.reshape([n, queries + keys, dim / 2]);
-                let turned = Tensor::cat(vec![split(turned_first), split(turned_second)], 2).swap_dims(0, 1);
-                Ok([
-                    turned.clone().slice(s![0..queries, .., ..]),
-                    turned.slice(s![queries.., .., ..]),
-                    values.reshape([n, keys, dim]).swap_dims(0, 1),
-                ])
-            }
-        }
-    }
-
-    /// Attention of one block: queries `[heads, q, d]`, keys and values `[key heads, k, d]` to
-    /// `[heads, q, d]`.
-    pub(super) fn attend(
-        self,
-        queries: Tensor<3>,
-        keys: Tensor<3>,
-        values: Tensor<3>,
-        visible: &Visible,
-    ) -> Result<Tensor<3>, ModelError> {
-        match visible {
-            Visible::Host(visible) => {
-                let ([heads, q, d], [key_heads, k, _]) = (queries.dims(), keys.dims());
-                // Heads that share keys become more rows of one product.
-                let queries = queries.reshape([key_heads, heads / key_heads * q, d]);
-                let scores = queries.matmul(keys.swap_dims(1, 2));
-                let device = scores.device();
-                let mut scores = read(scores)?;
-                host::softmax(elements_mut(&mut scores)?, k, 1.0 / (d as f32).sqrt(), visible);
-                let weights = Tensor::<3>::from_data(scores, &device);
-                Ok(weights.matmul(values).reshape([heads, q, d]))
-            }
-            Visible::Tensors(mask) => {
-                let output = attention(
-                    queries.unsqueeze_dim(0),
-                    keys.unsqueeze_dim(0),
-                    values.unsqueeze_dim(0),
-                    Some(mask.clone()),
-                    None,
-                    AttentionModuleOptions::default(),
-                );
-                Ok(output.squeeze_dim(0))
+/// Adds `delta` to `x` when `add`, and leaves in `normed` x divided by its root mean square: RMSNorm without its
+/// weight. With `norms`, the L2 norm of each row as well. Rows are `width` vectors in all three, of which the
+/// first `dim` numbers count.
+#[cube(launch_unchecked)]
+pub(super) fn add_norm<F: Float, N: Size>(
+    x: &mut [Vector<f32, N>],
+    delta: &[Vector<F, N>],
+    normed: &mut [Vector<F, N>],
+    norms: &mut [f32],
+    eps: f32,
+    #[comptime] width: usize,
+    #[comptime] dim: usize,
+    #[comptime] add: bool,
+) {
+    let mut shared = Shared::<[f32]>::new_slice(comptime!((LANES * ROWS) as usize));
+    let row = (CUBE_POS_X * ROWS + UNIT_POS_Y) as usize;
+    let lane = UNIT_POS_X as usize;
+    let steps = comptime!(width.div_ceil(LANES as usize));
+    let mut mine = Array::<Vector<f32, N>>::new(steps);
+    let mut square = 0.0f32;
+    #[unroll]
+    for step in 0..steps {
+        let column = step * comptime!(LANES as usize) + lane;
+        let mut value = Vector::<f32, N>::new(0.0f32);
+        if column < width {
+            let at = row * width + column;
+            value = x[at];
+            if comptime!(add) {
+                value += Vector::<f32, N>::cast_from(delta[at]);
+                x[at] = value;
             }
         }
+        mine[step] = value;
+        square += sum_of::<N>(value * value);
     }
-
-    /// `[n, gate | up]` to silu(gate) · up
-    pub(super) fn swiglu(self, both: Tensor<2>) -> Result<Tensor<2>, ModelError> {
-        let [n, width] = both.dims();
-        let hidden = width / 2;
-        if self == Self::Tensors {
-            let gate = both.clone().slice(s![.., 0..hidden]);
-            let up = both.slice(s![.., hidden..]);
-            return Ok(sigmoid(gate.clone()) * gate * up);
+    let square = row_sum(square, &mut shared);
+    let scale = 1.0f32 / f32::sqrt(square / (dim as f32) + eps);
+    #[unroll]
+    for step in 0..steps {
+        let column = step * comptime!(LANES as usize) + lane;
+        if column < width {
+            normed[row * width + column] = Vector::cast_from(mine[step] * Vector::new(scale));
         }
-        let device = both.device();
-        let out = host::swiglu(elements(&read(both)?)?, hidden);
-        Ok(Tensor::from_data(TensorData::new(out, [n, hidden]), &device))
     }
-
-    /// Entropy in nats of the softmax of each row of logits.
-    pub(super) fn entropies(self, logits: Tensor<2>) -> Result<Vec<f32>, ModelError> {
-        let [_, vocabulary] = logits.dims();
-        if self == Self::Host {
-            return Ok(host::entropies(elements(&read(logits)?)?, vocabulary));
-        }
-        // With z = logits − max and p = softmax, the largest p is 1 / Σ exp z, so
-        // H = ln Σ exp z − Σ p z = −ln max p − Σ p z.
-        let p = softmax(logits.clone(), 1);
-        let below_max = logits.clone() - logits.max_dim(1);
-        let largest = p.clone().max_dim(1);
-        let entropies = -(largest.log()) - (p * below_max).sum_dim(1);
-        Ok(elements(&read(entropies)?)?.to_vec())
-    }
-
-    /// L2 norm of each row.
-    pub(super) fn norms(self, x: Tensor<2>) -> Result<Vec<f32>, ModelError> {
-        let [_, dim] = x.dims();
-        if self == Self::Host {
-            return Ok(host::norms(elements(&read(x)?)?, dim));
-        }
-        let norms = (x.clone() * x).sum_dim(1).sqrt();
-        Ok(elements(&read(norms)?)?.to_vec())
+    if lane == 0 {
+        norms[row] = (square).sqrt();
     }
 }
 
-/// Brings a tensor to the process's memory; on a CPU it is there already, and moves if nothing else
-/// holds it.
-pub(super) fn read<const D: usize>(tensor: Tensor<D>) -> Result<TensorData, ModelError> {
-    tensor.try_into_data().map_err(|e| ModelError::Device(e.to_string()))
+/// Turns the pairs of queries and keys by their positions' angles, in place. A head is its pairs' first numbers,
+/// then their second ones, `half` vectors each; `rotated` heads stand at the start of a row of `width` vectors.
+/// `cos` and `sin` hold a row of `half` vectors a position.
+#[cube(launch_unchecked)]
+pub(super) fn rotate<F: Float, N: Size>(
+    qkv: &mut [Vector<F, N>],
+    positions: &[u32],
+    cos: &[Vector<f32, N>],
+    sin: &[Vector<f32, N>],
+    n_pairs: usize,
+    #[comptime] rotated: usize,
+    #[comptime] half: usize,
+    #[comptime] width: usize,
+) {
+    if ABSOLUTE_POS < n_pairs {
+        let row = ABSOLUTE_POS / comptime!(rotated * half);
+        let head = ABSOLUTE_POS % comptime!(rotated * half) / half;
+        let pair = ABSOLUTE_POS % half;
+        let angle = positions[row] as usize * half + pair;
+        let at = row * width + head * comptime!(2 * half) + pair;
+        let first = Vector::<f32, N>::cast_from(qkv[at]);
+        let second = Vector::<f32, N>::cast_from(qkv[at + half]);
+        qkv[at] = Vector::cast_from(first * cos[angle] - second * sin[angle]);
+        qkv[at + half] = Vector::cast_from(first * sin[angle] + second * cos[angle]);
+    }
 }
 
-pub(super) fn elements(data: &TensorData) -> Result<&[f32], ModelError> {
-    data.as_slice().map_err(|e| ModelError::Device(format!("{e:?}")))
+/// silu(gate) · up for rows of `[gate | up]`, `width` vectors each.
+#[cube(launch_unchecked)]
+pub(super) fn swiglu<F: Float, N: Size>(
+    both: &[Vector<F, N>],
+    inner: &mut [Vector<F, N>],
+    #[comptime] width: usize,
+) {
+    if ABSOLUTE_POS < inner.len() {
+        let at = ABSOLUTE_POS / width * comptime!(2 * width) + ABSOLUTE_POS % width;
+        let gate = Vector::<f32, N>::cast_from(both[at]);
+        let up = Vector::<f32, N>::cast_from(both[at + width]);
+        let one = Vector::<f32, N>::new(1.0f32);
+        inner[ABSOLUTE_POS] = Vector::cast_from(gate * up / (one + (-gate).exp()));
+    }
 }
 
-fn elements_mut(data: &mut TensorData) -> Result<&mut [f32], ModelError> {
-    data.as_mut_slice().map_err(|e| ModelError::Device(format!("{e:?}")))
+/// Entropy in nats of the softmax of each row's first `vocabulary` logits, rows of `width`: with
+/// z = logits − max ≤ 0, H = ln Σ exp z − Σ z exp z / Σ exp z.
+#[cube(launch_unchecked)]
+pub(super) fn entropies(
+    logits: &[f32],
+    out: &mut [f32],
+    #[comptime] vocabulary: usize,
+    #[comptime] width: usize,
+) {
+    let mut shared = Shared::<[f32]>::new_slice(comptime!((LANES * ROWS) as usize));
+    let row = (CUBE_POS_X * ROWS + UNIT_POS_Y) as usize;
+    let lane = UNIT_POS_X as usize;
+    let steps = comptime!(vocabulary.div_ceil(LANES as usize));
+    let mut largest = logits[row * width + lane];
+    #[unroll]
+    for step in 1..steps {
+        let column = step * comptime!(LANES as usize) + lane;
+        if column < vocabulary {
+            largest = max(largest, logits[row * width + column]);
+        }
+    }
+    let largest = row_max(largest, &mut shared);
+    let mut weight = 0.0f32;
+    let mut product = 0.0f32;
+    #[unroll]
+    for step in 0..steps {
+        let column = step * comptime!(LANES as usize) + lane;
+        if column < vocabulary {
+            let z = logits[row * width + column] - largest;
+            let e = (z).exp();
+            weight += e;
+            product += z * e;
+        }
+    }
+    let weight = row_sum(weight, &mut shared);
+    let product = row_sum(product, &mut shared);
+    if lane == 0 {
+        out[row] = weight.ln() - product / weight;
+    }
+}
+
+/// Writes zeros.
+#[cube(launch_unchecked)]
+pub(super) fn clear<F: Float, N: Size>(out: &mut [Vector<F, N>]) {
+    if ABSOLUTE_POS < out.len() {
+        out[ABSOLUTE_POS] = Vector::new(F::new(0.0));
+    }
+}
+
+/// x in the model's precision.
+#[cube(launch_unchecked)]
+pub(super) fn narrow<F: Float, N: Size>(x: &[Vector<f32, N>], out: &mut [Vector<F, N>]) {
+    if ABSOLUTE_POS < out.len() {
+        out[ABSOLUTE_POS] = Vector::cast_from(x[ABSOLUTE_POS]);
+    }
 }
