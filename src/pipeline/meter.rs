@@ -9,6 +9,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Where the threads of one stage spend their time.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct StageMeter {
     busy: AtomicU64,
     /// Part of `busy` that was none.
     held_up: AtomicU64,
+    /// Part of `busy` that a core spent on it.
+    core: AtomicU64,
 }
 
 impl StageMeter {
@@ -35,12 +38,16 @@ impl StageMeter {
             blocked: zero(),
             busy: zero(),
             held_up: zero(),
+            core: zero(),
         })
     }
 
     /// Runs `work` on the stage's account.
     pub fn busy<T>(&self, work: impl FnOnce() -> T) -> T {
-        timed(&self.busy, work)
+        let before = core_nanos();
+        let value = timed(&self.busy, work);
+        self.core.fetch_add(core_nanos().saturating_sub(before), Ordering::Relaxed);
+        value
     }
 
     /// Runs `wait`, a wait for input that is no [`Inlet`], on the stage's account.
@@ -53,7 +60,7 @@ impl StageMeter {
         timed(&self.blocked, || timed(&self.held_up, wait))
     }
 
-    /// Seconds of work, of waiting for input and of waiting for room in the output, over all threads.
+    /// Seconds of work, of a core, of waiting for input and of waiting for room in the output, over all threads.
     pub fn seconds(&self) -> StageSeconds {
         let seconds =
             |counter: &AtomicU64| Duration::from_nanos(counter.load(Ordering::Relaxed)).as_secs_f64();
@@ -62,6 +69,7 @@ impl StageMeter {
             threads: self.threads,
             // While the work goes on, its waits are known before it is.
             busy: (seconds(&self.busy) - seconds(&self.held_up)).max(0.0),
+            core: seconds(&self.core),
             starved: seconds(&self.starved),
             blocked: seconds(&self.blocked),
         }
@@ -77,10 +85,18 @@ pub struct StageSeconds {
     pub threads: usize,
     /// Work.
     pub busy: f64,
+    /// What a core spent on it: neither waits for the disk count nor for a core that others had.
+    pub core: f64,
     /// Waiting for input.
     pub starved: f64,
     /// Waiting for room in the output.
     pub blocked: f64,
+}
+
+/// Time that a core has spent on this thread.
+fn core_nanos() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 fn timed<T>(counter: &AtomicU64, work: impl FnOnce() -> T) -> T {
