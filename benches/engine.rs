@@ -13,7 +13,7 @@ use std::{fs, path::Path, time::Instant};
 
 use blt_pipeline::{
     model::FakeModel,
-    pipeline::{Display, Ending, ModelFacts, Plan, Stop, Summary, run},
+    pipeline::{Display, Ending, ModelFacts, Plan, Stop, Summary, Trace, run},
     sink::Start,
 };
 
@@ -32,7 +32,7 @@ fn measure(source: &str, output: &Path, embeddings: &str, dim: usize) -> (f64, S
     let plan =
         Plan::freeze(common::pipeline(source, output, &sets), facts(dim), Start::Resume).expect("a plan");
     let mut model = FakeModel::new(dim, 8192);
-    let summary = run(&plan, &mut model, Stop::default(), &Display::Silent).expect("a run");
+    let summary = run(&plan, &mut model, Stop::default(), &Display::Silent, &Trace::off()).expect("a run");
     assert_eq!(summary.ending, Ending::Finished);
     (summary.run.bytes as f64 / 1e6 / start.elapsed().as_secs_f64(), summary)
 }

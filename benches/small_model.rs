@@ -14,7 +14,7 @@ use blt_pipeline::{
     config::Weights,
     data::{PackedTokens, Wanted},
     model::{self, EntropyModel, ModelFiles, Packer},
-    pipeline::{Display, Ending, ModelFacts, Plan, Stop, run},
+    pipeline::{Display, Ending, ModelFacts, Plan, Stop, Trace, run},
     sink::Start,
 };
 
@@ -47,7 +47,7 @@ fn whole(model: &mut dyn EntropyModel, facts: &ModelFacts, source: &str, output:
     let start = Instant::now();
     let plan =
         Plan::freeze(common::pipeline(source, output, &[]), facts.clone(), Start::Resume).expect("a plan");
-    let summary = run(&plan, model, Stop::default(), &Display::Silent).expect("a run");
+    let summary = run(&plan, model, Stop::default(), &Display::Silent, &Trace::off()).expect("a run");
     assert_eq!(summary.ending, Ending::Finished);
     start.elapsed().as_secs_f64()
 }

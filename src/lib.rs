@@ -55,7 +55,7 @@
 //! before its rows are worked on. The source also takes the unit's share of `limits.memory` as its rows come, which is
 //! given back once the unit is committed, and it is the only station that obeys a stop at once: the
 //! others end as their channels close. One thread has the model; the thread that called
-//! [`run`](pipeline::run) commits.
+//! [`run`](pipeline::run) commits. [`pipeline::Trace`] is told what each thread did, and waited for, when.
 //!
 //! # The unit
 //!

@@ -11,6 +11,7 @@ mod share;
 mod stages;
 mod stats;
 mod summary;
+mod trace;
 
 use std::{
     collections::BTreeSet,
@@ -31,6 +32,7 @@ pub use self::{
     share::Share,
     stages::panic_message,
     summary::{Ending, Failure, Summary},
+    trace::Trace,
 };
 use self::{
     control::{Budget, Control},
@@ -82,7 +84,7 @@ pub enum RunError {
 ///
 /// Units that fail are tried once more after all others; if they fail again the reason is recorded in the
 /// output and in the summary, and the output stays without a manifest. Whoever commits the last unit of the
-/// output writes the manifest.
+/// output writes the manifest. `trace` is told what every thread does when.
 ///
 /// # Errors
 /// When the output is refused or cannot be written, when too many rows are in quarantine, or when the
@@ -92,6 +94,7 @@ pub fn run(
     model: &mut dyn EntropyModel,
     stop: Stop,
     display: &Display,
+    trace: &Arc<Trace>,
 ) -> Result<Summary, RunError> {
     let started = Instant::now();
     let folder = plan.output_folder();
@@ -130,6 +133,7 @@ pub fn run(
         control: &control,
         stats: &stats,
         dealer: &dealer,
+        trace,
         settled: BTreeSet::new(),
         total,
         rows: plan.record.shards.iter().map(|shard| shard.rows).sum(),
@@ -142,10 +146,11 @@ pub fn run(
         if let Some(exit) = stop.overdue {
             output.withdraw();
             claims.withdraw();
+            trace.flush();
             exit();
         }
     };
-    let result = watched(&control, &claims, &stats, &overdue, || {
+    let result = watched(&control, &claims, &stats, trace, &overdue, || {
         display.show(&stats, || {
             let failed = engine.pass(&pending, model);
             let mut again: Vec<Arc<Unit>> = failed.iter().map(|f| f.unit.clone()).collect();
@@ -157,6 +162,7 @@ pub fn run(
             if again.is_empty() || control.stopping() { failed } else { engine.pass(&again, model) }
         })
     });
+    trace.flush();
     // A process that ended is at nothing, and a unit that was dropped leaves nothing.
     claims.withdraw();
     output.withdraw();
@@ -226,6 +232,7 @@ fn watched<T>(
     control: &Control,
     claims: &Claims,
     stats: &Stats,
+    trace: &Trace,
     overdue: &(dyn Fn() + Sync),
     work: impl FnOnce() -> T,
 ) -> T {
@@ -241,6 +248,7 @@ fn watched<T>(
                 {
                     tracing::warn!("failed to tell others what this process is at: {error}");
                 }
+                trace.flush();
                 if control.overdue() && !std::mem::replace(&mut called, true) {
                     overdue();
                 }
@@ -281,6 +289,7 @@ struct Engine<'a> {
     control: &'a Control,
     stats: &'a Stats,
     dealer: &'a Dealer<'a>,
+    trace: &'a Arc<Trace>,
     /// Units whose record was made or found.
     settled: BTreeSet<UnitId>,
     /// What the output holds, as far as this process knows.
@@ -302,8 +311,8 @@ impl Engine<'_> {
         };
         let device_class = model.device_class();
         let threads = Threads::of(plan);
-        let budget = Budget::new(plan.pipeline.limits.memory);
-        let meters = Meters::new(&threads);
+        let budget = Budget::new(plan.pipeline.limits.memory, self.trace);
+        let meters = Meters::new(&threads, self.trace);
 
         // Each channel closes when the stage that writes to it returns: the source first, then one after
         // the other. Capacities are small, since every message holds megabytes; what they are for is to
@@ -325,7 +334,7 @@ impl Engine<'_> {
         let (recipe, encoder) = (&plan.recipe, self.encoder.clone());
         let meters = &meters;
         thread::scope(|scope| {
-            let crew = Spawner { scope, control };
+            let crew = Spawner { scope, control, trace: self.trace };
             let (outlet, slots, source_budget) = (work_out, slots_out, budget);
             crew.spawn("source", move || {
                 stages::source(plan, units, &meters.source, &source_budget, control, dealer, &outlet, &slots)
@@ -354,6 +363,7 @@ impl Engine<'_> {
                 });
             }
             drop((assembled_in, written_out));
+            self.trace.name_thread("commit");
             // The calling thread commits. The inlet is dropped before the scope waits for its threads.
             let inlet = written_in;
             let commit = AssertUnwindSafe(|| self.commit(&meters.commit, &device_class, &inlet));
@@ -388,7 +398,7 @@ impl Engine<'_> {
                 unit.discard();
                 continue;
             }
-            let committed = meter.busy(|| self.output.commit(unit, device_class, self.plan.batch_tokens));
+            let committed = meter.busy(id, || self.output.commit(unit, device_class, self.plan.batch_tokens));
             match committed {
                 Ok(Committed { record, superseded, ours }) => {
                     self.stats.committed(record.counts.rows);
@@ -478,15 +488,16 @@ struct Meters {
 }
 
 impl Meters {
-    fn new(threads: &Threads) -> Self {
+    fn new(threads: &Threads, trace: &Arc<Trace>) -> Self {
+        let meter = |name, threads| StageMeter::new(name, threads, trace);
         Meters {
-            source: StageMeter::new("source", 1),
-            pretokenize: StageMeter::new("pretokenize", threads.pretokenize),
-            pack: StageMeter::new("pack", 1),
-            model: StageMeter::new("model", 1),
-            patch: StageMeter::new("patch", threads.patch),
-            encode: StageMeter::new("encode", threads.encode),
-            commit: StageMeter::new("commit", 1),
+            source: meter("source", 1),
+            pretokenize: meter("pretokenize", threads.pretokenize),
+            pack: meter("pack", 1),
+            model: meter("model", 1),
+            patch: meter("patch", threads.patch),
+            encode: meter("encode", threads.encode),
+            commit: meter("commit", 1),
         }
     }
 
@@ -500,16 +511,20 @@ impl Meters {
 struct Spawner<'scope, 'env> {
     scope: &'scope thread::Scope<'scope, 'env>,
     control: &'scope Control,
+    trace: &'scope Trace,
 }
 
 impl<'scope> Spawner<'scope, '_> {
     fn spawn(&self, stage: &'static str, body: impl FnOnce() -> Result<(), Closed> + Send + 'scope) {
-        let control = self.control;
+        let (control, trace) = (self.control, self.trace);
         let fail = move |message| control.fail(RunError::Panic { stage, message });
-        let watched = move || match catch_unwind(AssertUnwindSafe(body)) {
-            // Whoever closed the channel has recorded why, or was itself closed out.
-            Ok(Ok(()) | Err(Closed)) => {}
-            Err(panic) => fail(panic_message(panic.as_ref()).to_owned()),
+        let watched = move || {
+            trace.name_thread(stage);
+            match catch_unwind(AssertUnwindSafe(body)) {
+                // Whoever closed the channel has recorded why, or was itself closed out.
+                Ok(Ok(()) | Err(Closed)) => {}
+                Err(panic) => fail(panic_message(panic.as_ref()).to_owned()),
+            }
         };
         if let Err(error) = thread::Builder::new().name(stage.into()).spawn_scoped(self.scope, watched) {
             fail(format!("failed to start its thread: {error}"));

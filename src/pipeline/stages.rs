@@ -130,7 +130,7 @@ fn attempt<T>(
         fault::point(stage.name).map_err(|error| error.to_string())?;
         work()
     };
-    match stage.busy(|| catch_unwind(AssertUnwindSafe(work))) {
+    match stage.busy(unit.id, || catch_unwind(AssertUnwindSafe(work))) {
         Ok(result) => result.map_err(|reason| failed(blame, reason)),
         Err(panic) => Err(failed(Blame::Program, format!("panicked: {}", panic_message(panic.as_ref())))),
     }
@@ -201,7 +201,7 @@ pub fn source(
                     }
                     let granted =
                         || reader_memory.resize(held.reader, control) && memory.resize(needed, control);
-                    if meter.held_up(granted) {
+                    if meter.held_up("wait for memory", granted) {
                         Ok(())
                     } else {
                         Err(SourceError::Memory("the run was stopped".into()))
@@ -367,17 +367,19 @@ pub fn pack(
                 continue;
             }
         };
-        // One batch is held back, to know which is the last.
-        let mut held: Option<PackedBatch> = None;
-        let mut emit = |packed| match held.replace(packed) {
-            Some(previous) => batches.send(message(previous, false)),
-            None => Ok(()),
-        };
-        for (index, document) in documents.documents.iter().enumerate() {
-            packer.push(index, &document.bytes, &mut emit)?;
-        }
-        packer.finish(&mut emit)?;
-        batches.send(message(held.unwrap_or_default(), true))?;
+        meter.busy(ticket.unit.id, || {
+            // One batch is held back, to know which is the last.
+            let mut held: Option<PackedBatch> = None;
+            let mut emit = |packed| match held.replace(packed) {
+                Some(previous) => batches.send_midway(message(previous, false)),
+                None => Ok(()),
+            };
+            for (index, document) in documents.documents.iter().enumerate() {
+                packer.push(index, &document.bytes, &mut emit)?;
+            }
+            packer.finish(&mut emit)?;
+            batches.send_midway(message(held.unwrap_or_default(), true))
+        })?;
     }
     Ok(())
 }

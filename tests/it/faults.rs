@@ -14,7 +14,7 @@ use std::{
 use blt_pipeline::{
     data::{PackedTokens, Scores, Wanted},
     model::{EntropyModel, FakeModel, ModelError},
-    pipeline::{Display, Ending, Stop, run},
+    pipeline::{Display, Ending, Stop, Trace, run},
     sink::Start,
 };
 
@@ -356,7 +356,8 @@ fn a_device_that_is_lost_fails_units_and_the_next_run_does_them() {
         }
     }
     let work = work();
-    let summary = run(&work.plan(&SETS), &mut Lost, Stop::default(), &Display::Silent).unwrap();
+    let summary =
+        run(&work.plan(&SETS), &mut Lost, Stop::default(), &Display::Silent, &Trace::off()).unwrap();
     assert_eq!((summary.ending, summary.failures.len()), (Ending::Incomplete, 12));
     assert!(summary.failures.iter().all(|f| f.reason.contains("the device is lost")));
     let summary = work.engine(&SETS, &mut FakeModel::new(DIM, CONTEXT)).unwrap();
