@@ -268,6 +268,7 @@ struct Threads {
     pretokenize: usize,
     patch: usize,
     encode: usize,
+    compress: usize,
 }
 
 impl Threads {
@@ -277,7 +278,9 @@ impl Threads {
             pretokenize: plan.pipeline.pretokenize.workers.map_or(cores, |n| n.get() as usize),
             // A unit's batches go to one thread in order: the second one takes the next unit early.
             patch: 2,
-            encode: cores.clamp(1, 16),
+            // They hash and wait for the disk: while one does, others keep those who compress at work.
+            encode: cores.clamp(2, 16),
+            compress: cores,
         }
     }
 }
@@ -324,11 +327,13 @@ impl Engine<'_> {
         let (scored_out, scored_in): (Vec<_>, Vec<_>) =
             (0..threads.patch).map(|_| channel(2, &meters.model, &meters.patch)).unzip();
         let (assembled_out, assembled_in) = channel(1, &meters.patch, &meters.encode);
+        // Pieces point into their unit and hold nothing themselves.
+        let (pieces_out, pieces_in) = channel(threads.compress, &meters.encode, &meters.compress);
         let (written_out, written_in) = channel(threads.encode, &meters.encode, &meters.commit);
 
         let mut queues = vec![work_out.queue(), slots_out.queue(), batches_out.queue()];
         queues.extend(scored_out.iter().map(|outlet| outlet.queue()));
-        queues.extend([assembled_out.queue(), written_out.queue()]);
+        queues.extend([assembled_out.queue(), pieces_out.queue(), written_out.queue()]);
         stats.watch(meters.all(), queues);
 
         let (recipe, encoder) = (&plan.recipe, self.encoder.clone());
@@ -358,11 +363,17 @@ impl Engine<'_> {
             drop(assembled_out);
             for _ in 0..threads.encode {
                 let (inlet, outlet, encoder) = (assembled_in.clone(), written_out.clone(), encoder.clone());
+                let pieces = pieces_out.clone();
                 crew.spawn("encode", move || {
-                    stages::encode(&encoder, &meters.encode, control, &inlet, &outlet)
+                    stages::encode(&encoder, &meters.encode, control, &inlet, &pieces, &outlet)
                 });
             }
-            drop((assembled_in, written_out));
+            drop((assembled_in, pieces_out, written_out));
+            for _ in 0..threads.compress {
+                let pieces = pieces_in.clone();
+                crew.spawn("compress", move || stages::compress(&meters.compress, &pieces));
+            }
+            drop(pieces_in);
             self.trace.name_thread("commit");
             // The calling thread commits. The inlet is dropped before the scope waits for its threads.
             let inlet = written_in;
@@ -484,6 +495,7 @@ struct Meters {
     model: Arc<StageMeter>,
     patch: Arc<StageMeter>,
     encode: Arc<StageMeter>,
+    compress: Arc<StageMeter>,
     commit: Arc<StageMeter>,
 }
 
@@ -497,13 +509,14 @@ impl Meters {
             model: meter("model", 1),
             patch: meter("patch", threads.patch),
             encode: meter("encode", threads.encode),
+            compress: meter("compress", threads.compress),
             commit: meter("commit", 1),
         }
     }
 
     fn all(&self) -> Vec<Arc<StageMeter>> {
-        let Meters { source, pretokenize, pack, model, patch, encode, commit } = self;
-        [source, pretokenize, pack, model, patch, encode, commit].map(Arc::clone).into()
+        let Meters { source, pretokenize, pack, model, patch, encode, compress, commit } = self;
+        [source, pretokenize, pack, model, patch, encode, compress, commit].map(Arc::clone).into()
     }
 }
 

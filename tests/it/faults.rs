@@ -144,7 +144,7 @@ fn a_storage_that_fails_at_any_step_ends_the_run_resumable() {
 #[test]
 fn a_panic_in_any_stage_costs_one_more_try_of_its_unit() {
     let expected = undisturbed();
-    for stage in ["source", "pretokenize", "model", "patch", "encode"] {
+    for stage in ["source", "pretokenize", "model", "patch", "encode", "compress"] {
         let work = work();
         let outcome = work.run_with(&format!("{stage}=2*off->1*panic(broken on purpose)"), &SETS);
         outcome.expect(0, &["will be tried again: panicked: broken on purpose", "12 read, 12 documents"]);
@@ -155,7 +155,7 @@ fn a_panic_in_any_stage_costs_one_more_try_of_its_unit() {
 #[test]
 fn a_stage_that_always_panics_fails_its_units_and_says_so() {
     let expected = undisturbed();
-    for stage in ["source", "pretokenize", "model", "patch", "encode"] {
+    for stage in ["source", "pretokenize", "model", "patch", "encode", "compress"] {
         let work = work();
         let outcome = work.run_with(&format!("{stage}=panic(broken for good)"), &SETS);
         outcome.expect(70, &["is incomplete", "failed      00000-00000", &format!("in {stage}: panicked")]);

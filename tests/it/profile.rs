@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::support::{CONTEXT, DIM, Outcome, Work, assert_same, files, prose, set_flags, snapshot};
 
-const STAGES: [&str; 7] = ["source", "pretokenize", "pack", "model", "patch", "encode", "commit"];
+const STAGES: [&str; 8] = ["source", "pretokenize", "pack", "model", "patch", "encode", "compress", "commit"];
 
 /// 40 documents of 1,000 bytes in many units.
 fn work() -> Work {
@@ -114,7 +114,7 @@ fn a_timeline_has_every_stage_and_agrees_with_the_summary() {
         let tolerance = 0.05 * stage.busy + 0.0005 * units.len() as f64;
         assert!((traced - stage.busy).abs() <= tolerance, "{}: {traced} for {}", stage.name, stage.busy);
     }
-    for name in ["source to pretokenize", "patch to encode", "encode to commit", "bytes in flight"] {
+    for name in ["source to pretokenize", "patch to encode", "encode to compress", "bytes in flight"] {
         let values =
             events.iter().filter(|e| e["name"] == name).map(|e| e["args"]["value"].as_u64().unwrap());
         let values: Vec<u64> = values.collect();
