@@ -6,6 +6,7 @@
 
 #![allow(clippy::expect_used, clippy::print_stdout)]
 
+#[expect(dead_code, reason = "what the other benchmarks need of it")]
 mod common;
 
 use std::{fs, path::Path, time::Instant};
@@ -14,7 +15,7 @@ use blt_pipeline::{
     config::{Precision, Weights},
     data::{PackedTokens, Wanted},
     model::{self, Adapter, EntropyModel, ModelFiles, Packer},
-    pipeline::{DeviceFacts, Display, Ending, ModelFacts, Plan, Stop, run},
+    pipeline::{DeviceFacts, Display, Ending, ModelFacts, Plan, Stop, Trace, run},
     sink::Start,
 };
 
@@ -47,7 +48,7 @@ fn whole(model: &mut dyn EntropyModel, facts: &ModelFacts, source: &str, output:
     let start = Instant::now();
     let plan =
         Plan::freeze(common::pipeline(source, output, &[]), facts.clone(), Start::Resume).expect("a plan");
-    let summary = run(&plan, model, Stop::default(), &Display::Silent).expect("a run");
+    let summary = run(&plan, model, Stop::default(), &Display::Silent, &Trace::off()).expect("a run");
     assert_eq!(summary.ending, Ending::Finished);
     start.elapsed().as_secs_f64()
 }

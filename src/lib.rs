@@ -44,6 +44,9 @@
 //!     source ──RawBatch──▶ pretokenize ×N ──SegmentedBatch──▶ pack ──PackedBatch──▶ model
 //!                                                                                     │
 //!     commit ◀──EncodedUnit── encode ×M ◀──PatchedUnit── patch ×2 ◀──Scores───────────┘
+//!                              │    ▲
+//!                        Piece ▼    │ EncodedPiece
+//!                            compress ×C
 //! ```
 //!
 //! Every station is a function from the end of one channel to the beginning of the next, on threads of
@@ -56,6 +59,12 @@
 //! given back once the unit is committed, and it is the only station that obeys a stop at once: the
 //! others end as their channels close. One thread has the model; the thread that called
 //! [`run`](pipeline::run) commits.
+//!
+//! A unit of patch embeddings is hundreds of megabytes, and few of them fit into the memory. So `encode` cuts each row group
+//! into pieces, a page of floats or another column, has them encoded and compressed by whoever of `compress` is free, and
+//! itself only puts them together, hashes and writes.
+//!
+//! All of it can be watched: [`pipeline::Trace`] is told what each thread did, and waited for, when.
 //!
 //! # The unit
 //!

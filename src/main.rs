@@ -12,7 +12,7 @@ use std::{
 use blt_pipeline::{
     config::{self, Overrides, Pipeline, Weights},
     model::{self, Abilities, Adapter, BatchCache, EntropyModel, ModelFiles, device::Kind},
-    pipeline::{self, Begun, DeviceFacts, Display, Ending, Plan, RunError, Share, Stop, Summary},
+    pipeline::{self, Begun, DeviceFacts, Display, Ending, Plan, RunError, Share, Stop, Summary, Trace},
     schema::{self, Table},
     sink::{self, Finish, Output, SinkError, Start, Status},
 };
@@ -209,6 +209,9 @@ struct RunArgs {
     /// Starts even if the disk seems to have too little room.
     #[arg(long)]
     no_space_check: bool,
+    /// Writes what every thread did and waited for to FILE, for ui.perfetto.dev or chrome://tracing.
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -421,6 +424,12 @@ fn run(args: &RunArgs, format: LogFormat, bars: Option<MultiProgress>) -> Result
     if plan.start == Start::Fresh && !args.yes {
         confirm_deletion(&plan)?;
     }
+    let trace = match &args.profile {
+        None => Trace::off(),
+        Some(path) => Trace::create(path).map_err(|error| {
+            Failure::plan(format!("--profile: failed to create {}: {error}", path.display()))
+        })?,
+    };
     if let Some(limit) = args.pipeline.limit {
         tracing::info!(
             "--limit {limit} is part of the plan: an output made with another limit is another output"
@@ -433,7 +442,7 @@ fn run(args: &RunArgs, format: LogFormat, bars: Option<MultiProgress>) -> Result
         (LogFormat::Text, Some(bars)) => Display::Bars(bars),
         _ => Display::Log(Duration::from_secs(10)),
     };
-    let summary = pipeline::run(&plan, model.as_mut(), stop, &display)?;
+    let summary = pipeline::run(&plan, model.as_mut(), stop, &display, &trace)?;
     print(&summary)?;
     Ok(exit_code(&summary))
 }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::RunError;
+use super::{RunError, trace::Trace};
 
 /// What a batch on the device, which nothing can interrupt, may take beyond the grace.
 const OVERTIME: Duration = Duration::from_secs(1);
@@ -100,17 +100,30 @@ pub struct Budget {
     total: u64,
     used: Mutex<u64>,
     returned: Condvar,
+    /// What the trace was told last.
+    told: AtomicU64,
+    trace: Arc<Trace>,
 }
 
 impl Budget {
-    /// A budget of `total` bytes.
-    pub fn new(total: u64) -> Arc<Self> {
-        Arc::new(Budget { total, used: Mutex::new(0), returned: Condvar::new() })
+    /// A budget of `total` bytes, whose use goes to `trace`.
+    pub fn new(total: u64, trace: &Arc<Trace>) -> Arc<Self> {
+        let (used, returned) = (Mutex::new(0), Condvar::new());
+        Arc::new(Budget { total, used, returned, told: AtomicU64::new(0), trace: trace.clone() })
     }
 
     /// All of it.
     pub fn total(&self) -> u64 {
         self.total
+    }
+
+    /// Tells the trace, unless little has changed: a share grows row by row.
+    fn tell(&self, used: u64) {
+        let told = self.told.load(Ordering::Relaxed);
+        if used.abs_diff(told) > used.max(told) / 16 {
+            self.told.store(used, Ordering::Relaxed);
+            self.trace.counter("bytes in flight", 0, || used);
+        }
     }
 
     /// A share of nothing.
@@ -129,7 +142,7 @@ impl Permit {
     /// Makes the share `bytes` and waits until they are free; false when the run is stopping. Only one thread may wait, and
     /// for no more than what others will return, or everyone waits for everyone.
     pub fn resize(&self, bytes: u64, control: &Control) -> bool {
-        let Budget { total, used, returned } = self.budget.as_ref();
+        let Budget { total, used, returned, .. } = self.budget.as_ref();
         let mut used = lock(used);
         let own = self.bytes.load(Ordering::Relaxed);
         while bytes > own && used.saturating_add(bytes - own) > *total {
@@ -158,6 +171,7 @@ impl Permit {
     fn set(&self, used: &mut u64, bytes: u64) {
         let own = self.bytes.swap(bytes, Ordering::Relaxed);
         *used = used.saturating_sub(own).saturating_add(bytes);
+        self.budget.tell(*used);
         self.budget.returned.notify_all();
     }
 }
@@ -178,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_share_that_grows_waits_until_others_return_theirs() {
-        let (budget, control) = (Budget::new(100), running());
+        let (budget, control) = (Budget::new(100, &Trace::off()), running());
         let (small, large) = (budget.permit(), budget.permit());
         assert!(small.resize(30, &control) && large.resize(70, &control));
         std::thread::scope(|scope| {
@@ -196,7 +210,8 @@ mod tests {
     #[test]
     fn what_was_taken_over_the_budget_is_made_up_for_first() {
         let stop = Arc::new(AtomicBool::new(false));
-        let (budget, control) = (Budget::new(100), Control::new(stop.clone(), Duration::from_secs(10)));
+        let (budget, control) =
+            (Budget::new(100, &Trace::off()), Control::new(stop.clone(), Duration::from_secs(10)));
         let (dense, next) = (budget.permit(), budget.permit());
         assert!(dense.resize(80, &control));
         dense.cover(10);
@@ -211,7 +226,8 @@ mod tests {
     #[test]
     fn a_stop_ends_the_wait_for_memory() {
         let stop = Arc::new(AtomicBool::new(false));
-        let (budget, control) = (Budget::new(1), Control::new(stop.clone(), Duration::from_secs(10)));
+        let (budget, control) =
+            (Budget::new(1, &Trace::off()), Control::new(stop.clone(), Duration::from_secs(10)));
         let all = budget.permit();
         assert!(all.resize(1, &control));
         stop.store(true, Ordering::Relaxed);

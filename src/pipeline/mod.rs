@@ -11,6 +11,7 @@ mod share;
 mod stages;
 mod stats;
 mod summary;
+mod trace;
 
 use std::{
     collections::BTreeSet,
@@ -31,6 +32,7 @@ pub use self::{
     share::Share,
     stages::panic_message,
     summary::{Ending, Failure, Summary},
+    trace::Trace,
 };
 use self::{
     control::{Budget, Control},
@@ -85,7 +87,7 @@ pub enum RunError {
 ///
 /// Units that fail are tried once more after all others; if they fail again the reason is recorded in the
 /// output and in the summary, and the output stays without a manifest. Whoever commits the last unit of the
-/// output writes the manifest.
+/// output writes the manifest. `trace` is told what every thread does when.
 ///
 /// # Errors
 /// When the output is refused or cannot be written, when too many rows are in quarantine, or when the
@@ -95,6 +97,7 @@ pub fn run(
     model: &mut dyn EntropyModel,
     stop: Stop,
     display: &Display,
+    trace: &Arc<Trace>,
 ) -> Result<Summary, RunError> {
     let started = Instant::now();
     let folder = plan.output_folder();
@@ -133,6 +136,7 @@ pub fn run(
         control: &control,
         stats: &stats,
         dealer: &dealer,
+        trace,
         settled: BTreeSet::new(),
         total,
         rows: plan.record.shards.iter().map(|shard| shard.rows).sum(),
@@ -145,10 +149,11 @@ pub fn run(
         if let Some(exit) = stop.overdue {
             output.withdraw();
             claims.withdraw();
+            trace.flush();
             exit();
         }
     };
-    let result = watched(&control, &claims, &stats, &overdue, || {
+    let result = watched(&control, &claims, &stats, trace, &overdue, || {
         display.show(&stats, || {
             let failed = engine.pass(&pending, model);
             let mut again: Vec<Arc<Unit>> = failed.iter().map(|f| f.unit.clone()).collect();
@@ -160,6 +165,7 @@ pub fn run(
             if again.is_empty() || control.stopping() { failed } else { engine.pass(&again, model) }
         })
     });
+    trace.flush();
     // A process that ended is at nothing, and a unit that was dropped leaves nothing.
     claims.withdraw();
     output.withdraw();
@@ -230,6 +236,7 @@ fn watched<T>(
     control: &Control,
     claims: &Claims,
     stats: &Stats,
+    trace: &Trace,
     overdue: &(dyn Fn() + Sync),
     work: impl FnOnce() -> T,
 ) -> T {
@@ -245,6 +252,7 @@ fn watched<T>(
                 {
                     tracing::warn!("failed to tell others what this process is at: {error}");
                 }
+                trace.flush();
                 if control.overdue() && !std::mem::replace(&mut called, true) {
                     overdue();
                 }
@@ -264,6 +272,7 @@ struct Threads {
     pretokenize: usize,
     patch: usize,
     encode: usize,
+    compress: usize,
 }
 
 impl Threads {
@@ -273,7 +282,9 @@ impl Threads {
             pretokenize: plan.pipeline.pretokenize.workers.map_or(cores, |n| n.get() as usize),
             // A unit's batches go to one thread in order: the second one takes the next unit early.
             patch: 2,
-            encode: cores.clamp(1, 16),
+            // They hash and wait for the disk: while one does, others keep those who compress at work.
+            encode: cores.clamp(2, 16),
+            compress: cores,
         }
     }
 }
@@ -285,6 +296,7 @@ struct Engine<'a> {
     control: &'a Control,
     stats: &'a Stats,
     dealer: &'a Dealer<'a>,
+    trace: &'a Arc<Trace>,
     /// Units whose record was made or found.
     settled: BTreeSet<UnitId>,
     /// What the output holds, as far as this process knows.
@@ -306,8 +318,8 @@ impl Engine<'_> {
         };
         let device_class = model.device_class();
         let threads = Threads::of(plan);
-        let budget = Budget::new(plan.pipeline.limits.memory);
-        let meters = Meters::new(&threads);
+        let budget = Budget::new(plan.pipeline.limits.memory, self.trace);
+        let meters = Meters::new(&threads, self.trace);
 
         // Each channel closes when the stage that writes to it returns: the source first, then one after
         // the other. Capacities are small, since every message holds megabytes; what they are for is to
@@ -319,17 +331,19 @@ impl Engine<'_> {
         let (scored_out, scored_in): (Vec<_>, Vec<_>) =
             (0..threads.patch).map(|_| channel(2, &meters.model, &meters.patch)).unzip();
         let (assembled_out, assembled_in) = channel(1, &meters.patch, &meters.encode);
+        // Pieces point into their unit and hold nothing themselves.
+        let (pieces_out, pieces_in) = channel(threads.compress, &meters.encode, &meters.compress);
         let (written_out, written_in) = channel(threads.encode, &meters.encode, &meters.commit);
 
         let mut queues = vec![work_out.queue(), slots_out.queue(), batches_out.queue()];
         queues.extend(scored_out.iter().map(|outlet| outlet.queue()));
-        queues.extend([assembled_out.queue(), written_out.queue()]);
+        queues.extend([assembled_out.queue(), pieces_out.queue(), written_out.queue()]);
         stats.watch(meters.all(), queues);
 
         let (recipe, encoder) = (&plan.recipe, self.encoder.clone());
         let meters = &meters;
         thread::scope(|scope| {
-            let crew = Spawner { scope, control };
+            let crew = Spawner { scope, control, trace: self.trace };
             let (outlet, slots, source_budget) = (work_out, slots_out, budget);
             crew.spawn("source", move || {
                 stages::source(plan, units, &meters.source, &source_budget, control, dealer, &outlet, &slots)
@@ -353,11 +367,18 @@ impl Engine<'_> {
             drop(assembled_out);
             for _ in 0..threads.encode {
                 let (inlet, outlet, encoder) = (assembled_in.clone(), written_out.clone(), encoder.clone());
+                let pieces = pieces_out.clone();
                 crew.spawn("encode", move || {
-                    stages::encode(&encoder, &meters.encode, control, &inlet, &outlet)
+                    stages::encode(&encoder, &meters.encode, control, &inlet, &pieces, &outlet)
                 });
             }
-            drop((assembled_in, written_out));
+            drop((assembled_in, pieces_out, written_out));
+            for _ in 0..threads.compress {
+                let pieces = pieces_in.clone();
+                crew.spawn("compress", move || stages::compress(&meters.compress, &pieces));
+            }
+            drop(pieces_in);
+            self.trace.name_thread("commit");
             // The calling thread commits. The inlet is dropped before the scope waits for its threads.
             let inlet = written_in;
             let commit = AssertUnwindSafe(|| self.commit(&meters.commit, &device_class, &inlet));
@@ -392,7 +413,7 @@ impl Engine<'_> {
                 unit.discard();
                 continue;
             }
-            let committed = meter.busy(|| self.output.commit(unit, device_class, self.plan.batch_tokens));
+            let committed = meter.busy(id, || self.output.commit(unit, device_class, self.plan.batch_tokens));
             match committed {
                 Ok(Committed { record, superseded, ours }) => {
                     self.stats.committed(record.counts.rows);
@@ -478,25 +499,28 @@ struct Meters {
     model: Arc<StageMeter>,
     patch: Arc<StageMeter>,
     encode: Arc<StageMeter>,
+    compress: Arc<StageMeter>,
     commit: Arc<StageMeter>,
 }
 
 impl Meters {
-    fn new(threads: &Threads) -> Self {
+    fn new(threads: &Threads, trace: &Arc<Trace>) -> Self {
+        let meter = |name, threads| StageMeter::new(name, threads, trace);
         Meters {
-            source: StageMeter::new("source", 1),
-            pretokenize: StageMeter::new("pretokenize", threads.pretokenize),
-            pack: StageMeter::new("pack", 1),
-            model: StageMeter::new("model", 1),
-            patch: StageMeter::new("patch", threads.patch),
-            encode: StageMeter::new("encode", threads.encode),
-            commit: StageMeter::new("commit", 1),
+            source: meter("source", 1),
+            pretokenize: meter("pretokenize", threads.pretokenize),
+            pack: meter("pack", 1),
+            model: meter("model", 1),
+            patch: meter("patch", threads.patch),
+            encode: meter("encode", threads.encode),
+            compress: meter("compress", threads.compress),
+            commit: meter("commit", 1),
         }
     }
 
     fn all(&self) -> Vec<Arc<StageMeter>> {
-        let Meters { source, pretokenize, pack, model, patch, encode, commit } = self;
-        [source, pretokenize, pack, model, patch, encode, commit].map(Arc::clone).into()
+        let Meters { source, pretokenize, pack, model, patch, encode, compress, commit } = self;
+        [source, pretokenize, pack, model, patch, encode, compress, commit].map(Arc::clone).into()
     }
 }
 
@@ -504,16 +528,20 @@ impl Meters {
 struct Spawner<'scope, 'env> {
     scope: &'scope thread::Scope<'scope, 'env>,
     control: &'scope Control,
+    trace: &'scope Trace,
 }
 
 impl<'scope> Spawner<'scope, '_> {
     fn spawn(&self, stage: &'static str, body: impl FnOnce() -> Result<(), Closed> + Send + 'scope) {
-        let control = self.control;
+        let (control, trace) = (self.control, self.trace);
         let fail = move |message| control.fail(RunError::Panic { stage, message });
-        let watched = move || match catch_unwind(AssertUnwindSafe(body)) {
-            // Whoever closed the channel has recorded why, or was itself closed out.
-            Ok(Ok(()) | Err(Closed)) => {}
-            Err(panic) => fail(panic_message(panic.as_ref()).to_owned()),
+        let watched = move || {
+            trace.name_thread(stage);
+            match catch_unwind(AssertUnwindSafe(body)) {
+                // Whoever closed the channel has recorded why, or was itself closed out.
+                Ok(Ok(()) | Err(Closed)) => {}
+                Err(panic) => fail(panic_message(panic.as_ref()).to_owned()),
+            }
         };
         if let Err(error) = thread::Builder::new().name(stage.into()).spawn_scoped(self.scope, watched) {
             fail(format!("failed to start its thread: {error}"));

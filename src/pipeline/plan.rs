@@ -386,8 +386,8 @@ impl Plan {
         // The content once, 8 bytes of scores a token; 32 of columns a patch and 20 of keys and numbers, some of them twice while
         // their lists grow.
         let columns = content.saturating_add(8 * tokens).saturating_add(60 * patches);
-        // What is being written: levels and positions of a list as the encoder has them, and pages of the open row group.
-        // Measured: 52 bytes a byte for a document of 8 MiB without embeddings, of which this makes 28.
+        // What is being written: pages of two lists of floats, and what they are compressed to, at 16 bytes a token; levels and
+        // positions of the other lists, as the Parquet writer has them; the encoded pieces of the open row group.
         let encoding = 24 * tokens + Encoder::ROW_GROUP_BYTES.min(columns.saturating_add(embeddings));
         let bytes = match tables.embeddings {
             // Position, byte, entropy, norm and keys.

@@ -28,7 +28,7 @@ use crate::{
     figures::megabytes,
     model::{EntropyModel, ModelError, PackedBatch, Packer, Pending, score_in_parts},
     pretokenize::Pretokenizer,
-    sink::{Claims, Counts, EncodedUnit, Encoder, SinkError},
+    sink::{Claims, Counts, EncodedPiece, EncodedUnit, Encoder, Piece, SinkError},
     source::{Held, RowReader, SourceError},
 };
 
@@ -111,6 +111,14 @@ pub struct AssembledUnit {
     counts: Counts,
 }
 
+/// A part of a unit's tables to encode, its place among the others, and where the answer goes.
+pub struct PieceRequest {
+    unit: Arc<Unit>,
+    place: usize,
+    piece: Piece,
+    done: Sender<(usize, Passed<EncodedPiece>)>,
+}
+
 /// A unit in temporary files.
 pub struct WrittenUnit {
     /// Held until the unit is committed.
@@ -140,7 +148,7 @@ fn contained<T>(
     work: impl FnOnce() -> Result<T, String>,
 ) -> Passed<T> {
     let failed = |blame, reason| FailedUnit { unit: unit.clone(), stage: stage.name, blame, reason };
-    match stage.busy(|| catch_unwind(AssertUnwindSafe(work))) {
+    match stage.busy(unit.id, || catch_unwind(AssertUnwindSafe(work))) {
         Ok(result) => result.map_err(|reason| failed(blame, reason)),
         Err(panic) => Err(failed(Blame::Program, format!("panicked: {}", panic_message(panic.as_ref())))),
     }
@@ -211,7 +219,7 @@ pub fn source(
                     }
                     let granted =
                         || reader_memory.resize(held.reader, control) && memory.resize(needed, control);
-                    if meter.held_up(granted) {
+                    if meter.held_up("wait for memory", granted) {
                         Ok(())
                     } else {
                         Err(SourceError::Memory("the run was stopped".into()))
@@ -377,17 +385,19 @@ pub fn pack(
                 continue;
             }
         };
-        // One batch is held back, to know which is the last.
-        let mut held: Option<PackedBatch> = None;
-        let mut emit = |packed| match held.replace(packed) {
-            Some(previous) => batches.send(message(previous, false)),
-            None => Ok(()),
-        };
-        for (index, document) in documents.documents.iter().enumerate() {
-            packer.push(index, &document.bytes, &mut emit)?;
-        }
-        packer.finish(&mut emit)?;
-        batches.send(message(held.unwrap_or_default(), true))?;
+        meter.busy(ticket.unit.id, || {
+            // One batch is held back, to know which is the last.
+            let mut held: Option<PackedBatch> = None;
+            let mut emit = |packed| match held.replace(packed) {
+                Some(previous) => batches.send_midway(message(previous, false)),
+                None => Ok(()),
+            };
+            for (index, document) in documents.documents.iter().enumerate() {
+                packer.push(index, &document.bytes, &mut emit)?;
+            }
+            packer.finish(&mut emit)?;
+            batches.send_midway(message(held.unwrap_or_default(), true))
+        })?;
     }
     Ok(())
 }
@@ -593,12 +603,13 @@ pub fn patch(
     Ok(())
 }
 
-/// Writes units to temporary files, many at once.
+/// Writes units to temporary files, many at once. Others encode and compress what is in them.
 pub fn encode(
     encoder: &Encoder,
     meter: &StageMeter,
     control: &Control,
     assembled: &Inlet<Passed<AssembledUnit>>,
+    pieces: &Outlet<PieceRequest>,
     written: &Outlet<Passed<WrittenUnit>>,
 ) -> Result<(), Closed> {
     while let Some(unit) = assembled.recv() {
@@ -612,9 +623,16 @@ pub fn encode(
                 continue;
             }
         };
-        let mut storage_failure = None;
+        let (mut storage_failure, mut piece_failure) = (None, None);
         let encoded = attempt(meter, &ticket.unit, Blame::Program, || {
-            encoder.encode(unit, counts, ticket.started).map_err(|error| {
+            let mut crew = |row_group| {
+                encode_pieces(row_group, &ticket.unit, meter, pieces).map_err(|failed| {
+                    let reason = failed.reason.clone();
+                    piece_failure = Some(failed);
+                    SinkError::Encode(reason)
+                })
+            };
+            encoder.encode(unit, counts, ticket.started, &mut crew).map_err(|error| {
                 let reason = error.to_string();
                 storage_failure = matches!(error, SinkError::Io { .. }).then_some(error);
                 reason
@@ -624,7 +642,47 @@ pub fn encode(
             control.fail(RunError::Sink(error));
             continue;
         }
+        let encoded = encoded.map_err(|failed| piece_failure.unwrap_or(failed));
         written.send(encoded.map(|unit| WrittenUnit { ticket, unit }))?;
+    }
+    Ok(())
+}
+
+/// Has the pieces of a row group encoded and waits for all of them.
+fn encode_pieces(
+    row_group: Vec<Piece>,
+    unit: &Arc<Unit>,
+    meter: &StageMeter,
+    pieces: &Outlet<PieceRequest>,
+) -> Result<Vec<EncodedPiece>, FailedUnit> {
+    // Room for every answer, so that nobody waits to give one.
+    let (done, answers) = bounded(row_group.len());
+    let mut encoded: Vec<Option<EncodedPiece>> = row_group.iter().map(|_| None).collect();
+    for (place, piece) in row_group.into_iter().enumerate() {
+        let request = PieceRequest { unit: unit.clone(), place, piece, done: done.clone() };
+        if pieces.send_midway(request).is_err() {
+            break;
+        }
+    }
+    drop(done);
+    while let Ok((place, piece)) = meter.held_up("wait for compress", || answers.recv()) {
+        encoded[place] = Some(piece?);
+    }
+    encoded.into_iter().collect::<Option<_>>().ok_or_else(|| FailedUnit {
+        unit: unit.clone(),
+        stage: meter.name,
+        blame: Blame::Program,
+        reason: "the threads that compress have ended".into(),
+    })
+}
+
+/// Encodes and compresses parts of units, many at once.
+pub fn compress(meter: &StageMeter, pieces: &Inlet<PieceRequest>) -> Result<(), Closed> {
+    while let Some(PieceRequest { unit, place, piece, done }) = pieces.recv() {
+        let encoded =
+            attempt(meter, &unit, Blame::Program, || piece.encode().map_err(|error| error.to_string()));
+        // Nobody waits any more where another part of the row group has failed.
+        let _ = done.send((place, encoded));
     }
     Ok(())
 }

@@ -99,6 +99,7 @@ impl StageSeconds {
                 None => merged.push(reading),
                 Some(stage) => {
                     stage.busy += reading.busy;
+                    stage.core += reading.core;
                     stage.starved += reading.starved;
                     stage.blocked += reading.blocked;
                 }
@@ -112,7 +113,7 @@ impl Summary {
     fn fmt_time(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rate = megabytes((self.run.bytes as f64 / self.seconds) as u64);
         writeln!(f, "  time        {:.1} s, {rate}/s", self.seconds)?;
-        for StageSeconds { name, threads, busy, starved, blocked } in &self.stages {
+        for StageSeconds { name, threads, busy, starved, blocked, .. } in &self.stages {
             writeln!(
                 f,
                 "    {name:<12}{busy:>8.2} s busy {starved:>8.2} s waiting for input {blocked:>8.2} s for room   ×{threads}"
@@ -203,7 +204,14 @@ mod tests {
 
     #[test]
     fn the_bottleneck_is_the_stage_whose_threads_rest_least() {
-        let stage = |name, threads, busy| StageSeconds { name, threads, busy, starved: 0.0, blocked: 0.0 };
+        let stage = |name, threads, busy| StageSeconds {
+            name,
+            threads,
+            busy,
+            core: busy,
+            starved: 0.0,
+            blocked: 0.0,
+        };
         let summary = Summary {
             ending: Ending::Finished,
             run: Counts::default(),

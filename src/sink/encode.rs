@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -13,20 +14,27 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use parquet::{
-    arrow::{ARROW_SCHEMA_META_KEY, ArrowWriter, arrow_writer::ArrowWriterOptions, encode_arrow_schema},
+    arrow::{
+        ARROW_SCHEMA_META_KEY, ArrowSchemaConverter, arrow_writer::ArrowRowGroupWriterFactory,
+        encode_arrow_schema,
+    },
     basic::{Compression, Encoding, ZstdLevel},
     errors::ParquetError,
     file::{
         metadata::KeyValue,
         properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder},
+        writer::SerializedFileWriter,
     },
     schema::types::ColumnPath,
 };
 use sha2::{Digest, Sha256};
 
-use super::{Attempt, Counts, FileEntry, SinkError, files::create_folder};
+use super::{
+    Attempt, Counts, FileEntry, SinkError,
+    columns::{EncodedPiece, Piece, RowGroup},
+    files::create_folder,
+};
 use crate::{
-    config::Embeddings,
     data::{PatchedUnit, Unit, value_bytes},
     fault,
     schema::{self, Table, TableOptions},
@@ -55,11 +63,16 @@ impl EncodedUnit {
     }
 }
 
+/// Encodes the pieces of a row group, in whatever order and on whatever threads, and returns what became of them in the
+/// order in which they came.
+pub type Crew<'a> = dyn FnMut(Vec<Piece>) -> Result<Vec<EncodedPiece>, SinkError> + 'a;
+
 /// Writes the tables of units below one folder.
 #[derive(Clone, Debug)]
 pub struct Encoder {
     root: PathBuf,
     options: TableOptions,
+    zstd: Option<i32>,
     compression: Compression,
     attempt: Arc<Attempt>,
 }
@@ -84,10 +97,10 @@ impl Encoder {
                 ZstdLevel::try_new(level).map_err(|error| SinkError::Encode(error.to_string()))?,
             ),
         };
-        Ok(Encoder { root: root.into(), options, compression, attempt })
+        Ok(Encoder { root: root.into(), options, zstd, compression, attempt })
     }
 
-    /// Writes and syncs the files of `unit`.
+    /// Writes and syncs the files of `unit`, whose columns `crew` encodes.
     ///
     /// # Errors
     /// [`SinkError::Encode`] when its columns disagree, [`SinkError::Io`] when the storage fails; in
@@ -97,13 +110,14 @@ impl Encoder {
         unit: PatchedUnit,
         counts: Counts,
         started: Instant,
+        crew: &mut Crew<'_>,
     ) -> Result<EncodedUnit, SinkError> {
         let name = unit.batch.unit.clone();
         let batches = schema::batches(unit, &self.options)
             .map_err(|error| SinkError::Encode(format!("unit {}: {error}", name.id)))?;
         let mut encoded = EncodedUnit { unit: name, counts, files: Vec::new(), started };
         for (table, batch) in batches {
-            match self.write(table, batch, &encoded.unit) {
+            match self.write(table, batch, &encoded.unit, crew) {
                 Ok(file) => encoded.files.push(file),
                 Err(error) => {
                     encoded.discard();
@@ -120,11 +134,12 @@ impl Encoder {
         table: Table,
         batch: RecordBatch,
         unit: &Unit,
+        crew: &mut Crew<'_>,
     ) -> Result<(PathBuf, FileEntry), SinkError> {
         let folder = self.root.join(table.name());
         create_folder(&folder)?;
         let path = self.attempt.temporary(&folder, &unit.id.to_string());
-        let written = self.write_to(&path, table, &batch);
+        let written = self.write_to(&path, table, &batch, crew);
         let (bytes, sha256) = written.inspect_err(|_| {
             let _ = fs::remove_file(&path);
         })?;
@@ -133,13 +148,16 @@ impl Encoder {
         Ok((path, FileEntry { table: table.name().into(), path: name, rows, bytes, sha256 }))
     }
 
-    fn write_to(&self, path: &Path, table: Table, batch: &RecordBatch) -> Result<(u64, String), SinkError> {
+    fn write_to(
+        &self,
+        path: &Path,
+        table: Table,
+        batch: &RecordBatch,
+        crew: &mut Crew<'_>,
+    ) -> Result<(u64, String), SinkError> {
         fault::point("encode::create").map_err(SinkError::io(path))?;
         let file = File::create_new(path).map_err(SinkError::io(path))?;
         let mut hashed = HashingFile { file, hash: Sha256::new(), bytes: 0 };
-        let options = ArrowWriterOptions::new()
-            .with_properties(self.properties(table, &batch.schema()))
-            .with_skip_arrow_metadata(true);
         let failed = |error: ParquetError| match error {
             ParquetError::External(cause) => match cause.downcast::<io::Error>() {
                 Ok(error) => SinkError::Io { path: path.into(), error: *error },
@@ -147,22 +165,20 @@ impl Encoder {
             },
             other => SinkError::Encode(format!("table {table}: {other}")),
         };
-        let mut writer =
-            ArrowWriter::try_new_with_options(&mut hashed, batch.schema(), options).map_err(failed)?;
-        // The writer keeps a row group in memory until it is full.
-        let mut group_bytes = 0;
-        let (mut first, most) = (0, slice_rows(table, &self.options));
-        while first < batch.num_rows() {
-            let slice = slice(batch, first, most);
-            first += slice.num_rows();
-            let bytes = bytes(&slice);
-            if group_bytes > 0 && group_bytes + bytes > Self::ROW_GROUP_BYTES {
-                writer.flush().map_err(failed)?;
-                group_bytes = 0;
-            }
-            writer.write(&slice).map_err(failed)?;
-            group_bytes += bytes;
-            fault::point("encode::middle").map_err(SinkError::io(path))?;
+        let properties = Arc::new(self.properties(table, &batch.schema()));
+        let schema = ArrowSchemaConverter::new().convert(&batch.schema()).map_err(failed)?;
+        let mut writer = SerializedFileWriter::new(&mut hashed, schema.root_schema_ptr(), properties.clone())
+            .map_err(failed)?;
+        let factory = ArrowRowGroupWriterFactory::new(&writer, batch.schema());
+        let written = || fault::point("encode::middle").map_err(|error| ParquetError::External(error.into()));
+        for (index, slices) in row_groups(batch).into_iter().enumerate() {
+            let leaves = factory.create_column_writers(index).map_err(failed)?;
+            let (group, pieces) = RowGroup::cut(batch, &slices, &schema, leaves, &properties, self.zstd);
+            let pieces = crew(pieces)?;
+            writer
+                .next_row_group()
+                .and_then(|out| group.write(pieces, self.compression, out, written))
+                .map_err(failed)?;
         }
         // Not `into_inner`, which hides why the last bytes could not be written.
         writer.close().map_err(failed)?;
@@ -192,33 +208,37 @@ impl Encoder {
     }
 }
 
-/// At most `most` rows from `first` on, fewer if they are long, but one.
-fn slice(batch: &RecordBatch, first: usize, most: usize) -> RecordBatch {
+/// The row groups of `batch`, in slices: what a column's writer is given at once. Both follow from the values alone.
+fn row_groups(batch: &RecordBatch) -> Vec<Vec<Range<usize>>> {
+    let mut groups: Vec<Vec<Range<usize>>> = Vec::new();
+    let (mut first, mut group_bytes) = (0, 0);
+    while first < batch.num_rows() {
+        let (rows, bytes) = slice(batch, first);
+        match groups.last_mut() {
+            Some(group) if group_bytes + bytes <= Encoder::ROW_GROUP_BYTES => group.push(rows.clone()),
+            _ => {
+                groups.push(vec![rows.clone()]);
+                group_bytes = 0;
+            }
+        }
+        group_bytes += bytes;
+        first = rows.end;
+    }
+    groups
+}
+
+/// Rows from `first` on with few bytes, but one at the least, and their bytes.
+fn slice(batch: &RecordBatch, first: usize) -> (Range<usize>, u64) {
+    const SLICE_ROWS: usize = 1 << 15;
     const SLICE_BYTES: u64 = 8 << 20;
-    let mut rows = most.min(batch.num_rows() - first);
+    let mut rows = SLICE_ROWS.min(batch.num_rows() - first);
     loop {
-        let slice = batch.slice(first, rows);
-        if rows == 1 || bytes(&slice) <= SLICE_BYTES {
-            return slice;
+        let bytes = batch.slice(first, rows).columns().iter().map(|column| value_bytes(column)).sum();
+        if rows == 1 || bytes <= SLICE_BYTES {
+            return (first..first + rows, bytes);
         }
         rows /= 2;
     }
-}
-
-fn bytes(batch: &RecordBatch) -> u64 {
-    batch.columns().iter().map(|column| value_bytes(column)).sum()
-}
-
-/// Rows handed to the Parquet writer in one go: it expands what it is handed, levels of lists to 4 bytes a
-/// value, float16 to 46. Fixed by the plan, since page boundaries depend on it.
-fn slice_rows(table: Table, options: &TableOptions) -> usize {
-    const EMBEDDING_VALUES: usize = 1 << 18;
-    let embeddings = match table {
-        Table::Documents | Table::Quarantine => return 64,
-        Table::Patches => Embeddings::Patch,
-        Table::Bytes => Embeddings::Byte,
-    };
-    if options.embeddings == embeddings { (EMBEDDING_VALUES / options.dim).max(1) } else { 1 << 15 }
 }
 
 /// Floats are split into byte streams, since only their exponents repeat; counters are stored as

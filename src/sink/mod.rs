@@ -3,8 +3,10 @@
 
 mod admission;
 mod claims;
+mod columns;
 mod encode;
 mod files;
+mod floats;
 mod garbage;
 mod ledger;
 mod lock;
@@ -20,7 +22,8 @@ use std::{
 
 pub use self::{
     claims::{Claims, Liveness},
-    encode::{EncodedUnit, Encoder},
+    columns::{EncodedPiece, Piece},
+    encode::{Crew, EncodedUnit, Encoder},
     files::{Attempt, free_bytes},
     garbage::{Garbage, collect, garbage},
     ledger::Ledger,

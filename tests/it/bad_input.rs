@@ -237,7 +237,9 @@ fn a_shard_that_changes_after_the_plan_is_not_read() {
     let mut model = blt_pipeline::model::FakeModel::new(crate::support::DIM, crate::support::CONTEXT);
     let stop = blt_pipeline::pipeline::Stop::default();
     let silent = blt_pipeline::pipeline::Display::Silent;
-    let summary = blt_pipeline::pipeline::run(&plan, &mut model, stop, &silent).unwrap();
+    let summary =
+        blt_pipeline::pipeline::run(&plan, &mut model, stop, &silent, &blt_pipeline::pipeline::Trace::off())
+            .unwrap();
     assert_eq!(summary.failures.len(), 1);
     assert!(
         summary.failures[0].input && summary.failures[0].reason.contains("is not the file that was planned")

@@ -137,7 +137,7 @@ fn the_summary_tells_rows_bytes_patches_stages_bottleneck_and_how_to_read() {
     );
     // Tokens of 10, 2 and 14 in fives: 2, 1 and 3 patches, of which one holds no byte.
     outcome.expect(0, &["patches     5, 4.00 bytes each", "bottleneck  ", " (busy ", "output      "]);
-    for stage in ["source", "pretokenize", "pack", "model", "patch", "encode", "commit"] {
+    for stage in ["source", "pretokenize", "pack", "model", "patch", "encode", "compress", "commit"] {
         let line = outcome.stdout.lines().find(|l| l.trim_start().starts_with(&format!("{stage} ")));
         assert!(line.is_some_and(|l| l.contains("s busy")), "{stage}: {}", outcome.stdout);
     }

@@ -13,7 +13,7 @@ use std::{
 use blt_pipeline::{
     data::{BYTE_OFFSET, PackedTokens, Scores, Wanted},
     model::{EntropyModel, FakeModel, Fault, ModelError, Pending},
-    pipeline::{Display, Ending, Stop, Summary, run},
+    pipeline::{Display, Ending, Stop, Summary, Trace, run},
 };
 
 use crate::support::{CONTEXT, DIM, Work, assert_same, assert_sound, files, prose, rows, snapshot};
@@ -171,9 +171,14 @@ fn a_run_that_was_stopped_goes_on_to_the_same_bytes() {
         });
         // A budget of a few units, so that the source has not read everything before the stop.
         let sets = sets(&["limits.memory=1500 kB"]);
-        let summary =
-            run(&work.plan(&sets), &mut model, Stop { asked: stop, overdue: None }, &Display::Silent)
-                .unwrap();
+        let summary = run(
+            &work.plan(&sets),
+            &mut model,
+            Stop { asked: stop, overdue: None },
+            &Display::Silent,
+            &Trace::off(),
+        )
+        .unwrap();
         assert_eq!(summary.ending, Ending::Interrupted, "after {batches_before_the_stop}");
         assert!(summary.total.rows < 60 && summary.failures.is_empty());
         assert!(!work.out().join("_blt/manifest.json").exists());
@@ -354,7 +359,7 @@ fn a_slow_model_holds_the_source_back() {
         }
         Ok(())
     });
-    let summary = run(&plan, &mut model, Stop::default(), &Display::Silent).unwrap();
+    let summary = run(&plan, &mut model, Stop::default(), &Display::Silent, &Trace::off()).unwrap();
     assert_eq!(summary.total.rows, 20, "only the first shard was within reach");
     assert!(summary.failures.iter().all(|f| f.reason.contains("failed to open")), "{:?}", summary.failures);
     assert!(summary.failures.len() + files(&work.out(), "documents").len() == plan.units.len());
@@ -372,7 +377,7 @@ fn runs_at_once_on_one_output_all_end_well_with_the_same_bytes() {
         let endings: Vec<Result<Ending, String>> = std::thread::scope(|scope| {
             let runs = [(); 3].map(|()| {
                 scope.spawn(|| {
-                    let summary = run(&plan, &mut fake(), Stop::default(), &Display::Silent);
+                    let summary = run(&plan, &mut fake(), Stop::default(), &Display::Silent, &Trace::off());
                     summary.map(|s| s.ending).map_err(|error| error.to_string())
                 })
             });

@@ -14,7 +14,7 @@ use std::{
 use blt_pipeline::{
     data::{PackedTokens, Scores, Wanted},
     model::{EntropyModel, FakeModel, ModelError},
-    pipeline::{Display, Ending, Stop, run},
+    pipeline::{Display, Ending, Stop, Trace, run},
     sink::Start,
 };
 
@@ -144,7 +144,7 @@ fn a_storage_that_fails_at_any_step_ends_the_run_resumable() {
 #[test]
 fn a_panic_in_any_stage_costs_one_more_try_of_its_unit() {
     let expected = undisturbed();
-    for stage in ["source", "pretokenize", "model", "patch", "encode"] {
+    for stage in ["source", "pretokenize", "model", "patch", "encode", "compress"] {
         let work = work();
         let outcome = work.run_with(&format!("{stage}=2*off->1*panic(broken on purpose)"), &SETS);
         outcome.expect(0, &["will be tried again: panicked: broken on purpose", "12 read, 12 documents"]);
@@ -155,7 +155,7 @@ fn a_panic_in_any_stage_costs_one_more_try_of_its_unit() {
 #[test]
 fn a_stage_that_always_panics_fails_its_units_and_says_so() {
     let expected = undisturbed();
-    for stage in ["source", "pretokenize", "model", "patch", "encode"] {
+    for stage in ["source", "pretokenize", "model", "patch", "encode", "compress"] {
         let work = work();
         let outcome = work.run_with(&format!("{stage}=panic(broken for good)"), &SETS);
         outcome.expect(70, &["is incomplete", "failed      00000-00000", &format!("in {stage}: panicked")]);
@@ -356,7 +356,8 @@ fn a_device_that_fails_fails_units_and_one_that_is_lost_ends_the_run() {
         }
     }
     let work = work();
-    let run = |error| run(&work.plan(&SETS), &mut Broken(error), Stop::default(), &Display::Silent);
+    let run =
+        |error| run(&work.plan(&SETS), &mut Broken(error), Stop::default(), &Display::Silent, &Trace::off());
     let summary = run(ModelError::Device).unwrap();
     assert_eq!((summary.ending, summary.failures.len()), (Ending::Incomplete, 12));
     assert!(summary.failures.iter().all(|f| f.reason.contains("nobody answers")));

@@ -16,6 +16,7 @@ mod memory;
 mod packing;
 mod patches;
 mod pipeline_keys;
+mod profile;
 mod quickstart;
 mod reference;
 mod resume;

@@ -17,7 +17,7 @@ use arrow::{
 use blt_pipeline::{
     config::{Overrides, Pipeline},
     model::EntropyModel,
-    pipeline::{DeviceFacts, Display, ModelFacts, Plan, RunError, Stop, Summary, run},
+    pipeline::{DeviceFacts, Display, ModelFacts, Plan, RunError, Stop, Summary, Trace, run},
     sink::Start,
 };
 use parquet::{
@@ -148,9 +148,14 @@ impl Work {
 
     /// Likewise, with points of failure.
     pub fn start_with(&self, points: &str, sets: &[&str]) -> std::process::Child {
+        self.start_flags(points, &set_flags(sets))
+    }
+
+    /// The process of `blt-pipeline run pipeline.toml FLAGS` with points of failure, not waited for.
+    pub fn start_flags(&self, points: &str, flags: &[&str]) -> std::process::Child {
         std::process::Command::new(env!("CARGO_BIN_EXE_blt-pipeline"))
             .args(["run", "pipeline.toml"])
-            .args(set_flags(sets))
+            .args(flags)
             .current_dir(self.folder.path())
             .env_remove("RUST_LOG")
             .env("FAILPOINTS", points)
@@ -171,7 +176,7 @@ impl Work {
 
     /// Runs the engine with `model` in place of the pipeline's own.
     pub fn engine(&self, sets: &[&str], model: &mut dyn EntropyModel) -> Result<Summary, RunError> {
-        run(&self.plan(sets), model, Stop::default(), &Display::Silent)
+        run(&self.plan(sets), model, Stop::default(), &Display::Silent, &Trace::off())
     }
 
     /// Column after column of `table`; `None` when there is no such table.

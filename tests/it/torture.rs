@@ -12,7 +12,7 @@ use std::{
 
 use blt_pipeline::{
     model::FakeModel,
-    pipeline::{Display, Ending, Stop, run},
+    pipeline::{Display, Ending, Stop, Trace, run},
 };
 
 use crate::support::{CONTEXT, DIM, Work, assert_same, assert_sound, files, prose, set_flags, snapshot};
@@ -165,7 +165,7 @@ fn runs_the_engine_to_be_killed() {
     let sets = std::env::var("BLT_TORTURE_SETS").unwrap();
     let sets: Vec<&str> = sets.lines().collect();
     let plan = crate::support::plan_of(&file, &sets);
-    run(&plan, &mut FakeModel::new(DIM, CONTEXT), Stop::default(), &Display::Silent).unwrap();
+    run(&plan, &mut FakeModel::new(DIM, CONTEXT), Stop::default(), &Display::Silent, &Trace::off()).unwrap();
 }
 
 #[test]

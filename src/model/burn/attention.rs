@@ -347,7 +347,7 @@ fn scale_rows(
         #[unroll]
         for half in 0..comptime!(FRAGMENT as usize / VECTOR / 2) {
             let at = row_scores + half * 2 + side;
-            scores[at] = scores[at] * Vector::new(correction);
+            scores[at] *= Vector::new(correction);
         }
         sync_plane();
         cmma::load_with_layout(
