@@ -138,7 +138,7 @@
 //! | [`config`] | pipeline file and flags → a validated [`Pipeline`](config::Pipeline) | `data` |
 //! | [`source`] | URI → shards, units, rows | `data`, `config` |
 //! | [`pretokenize`] | a row's bytes → a document with segments | `data` |
-//! | [`model`] | bytes → entropies, norms, hidden states; `model::burn` alone knows Burn | `data`, `config` |
+//! | [`model`] | bytes → entropies, norms, hidden states; `model::cpu` on the processor, `model::burn` on GPUs, and it alone knows Burn | `data`, `config` |
 //! | [`patch`] | entropies → patch lengths | `data` |
 //! | [`sink`] | a unit → Parquet files, records, manifest; what they say, and whether it is true | `data`, `schema`, `config` |
 //! | [`pipeline`] | a [`Plan`](pipeline::Plan) → an output and a [`Summary`](pipeline::Summary) | all above |
