@@ -366,7 +366,8 @@ fn open(args: &PipelineArgs, start: Start) -> Result<Opened, Failure> {
     let precision =
         model::precision(asked, begun.precision, &adapter.to_string(), &has).map_err(Failure::plan)?;
     let batch_tokens = model::batch_tokens(&adapter);
-    let device = DeviceFacts { name: format!("{adapter}, {why}"), precision, batch_tokens };
+    let memory = DeviceFacts::memory_beside(adapter.kind);
+    let device = DeviceFacts { name: format!("{adapter}, {why}"), precision, batch_tokens, memory };
     Ok(Opened { pipeline, files, adapter, device, begun })
 }
 

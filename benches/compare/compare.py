@@ -1,4 +1,4 @@
-"""Runs this program and its peers in turns on the same tokens and prints medians and ratios; see `run`."""
+"""Has this program and its peers take turns on the same tokens and prints medians and ratios; see `run`."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
-PEERS = {"cpu": ["patcher", "blocked"], "gpu": ["patcher", "blocked", "compiled", "flex"]}
+CPU_PEERS = ["patcher", "blocked"]
 # The products alone, of both sides' libraries: no peers, but what there is to reach.
 PRODUCTS = ["products", "flex products"]
 LENGTHS = [2048, 8192]
@@ -78,49 +78,90 @@ def write_tokens(file, n_tokens, length):
     tokens.tofile(file)
 
 
-def once(command, environment):
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    return [float(number) for number in done.stdout.split()[-2:]]
+class Side:
+    """A program that has loaded its model and waits for its turn."""
+
+    def __init__(self, name, command, threads):
+        self.name = name
+        environment = dict(os.environ, RAYON_NUM_THREADS=str(threads), OMP_NUM_THREADS=str(threads))
+        self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, **turn):
+        print(json.dumps({key: str(value) if isinstance(value, pathlib.Path) else value for key, value in turn.items()}),
+              file=self.process.stdin, flush=True)
+
+    def answer(self):
+        """Seconds and CPU seconds."""
+        answer = self.process.stdout.readline()
+        if not answer:
+            sys.exit(f"{self.name} ended with {self.process.wait()}")
+        return tuple(float(number) for number in answer.split())
 
 
-def compare(name, folder, device, n_tokens, options):
+def peer(way, folder, options, *more):
+    command = [sys.executable, HERE / "peer.py", "--way", way, "--model", folder, "--threads", str(options.threads), *more]
+    return Side(way, command, options.threads)
+
+
+def turns_of(sides, n_tokens, settings, options):
+    """Entropies of all, and seconds and CPU seconds of each turn, by side and setting."""
+    took = {(side.name, setting): [] for side in sides for setting in settings}
     work = options.work
-    environment = dict(os.environ, RAYON_NUM_THREADS=str(options.threads), OMP_NUM_THREADS=str(options.threads))
-    turns = []
-    for length in LENGTHS:
-        tokens = work / f"tokens-{length}"
-        write_tokens(tokens, n_tokens, length)
-        same = ["--model", folder, "--tokens", tokens, "--length", str(length)]
-        turns.append(("ours", length, [options.ours, *same]))
-        turns.append(("flex products", length, [options.products, *same]))
-        for way in [*PEERS[device], "products"]:
-            command = [sys.executable, HERE / "peer.py", "--way", way, "--device", device, "--threads", str(options.threads)]
-            turns.append((way, length, [*command, *same]))
-    seconds = {turn[:2]: [] for turn in turns}
-    different = 0.0
-    for _ in range(options.runs):
-        for way, length, command in turns:
-            scores = work / f"scores-{way}-{length}"
-            seconds[way, length].append(once([*command, "--scores", scores], environment))
-            if way in PEERS[device]:
-                # The first half are entropies.
-                ours, theirs = (numpy.fromfile(work / f"scores-{w}-{length}", dtype="<f4")[:n_tokens] for w in ("ours", way))
-                different = max(different, float(abs(ours - theirs).max()))
 
+    def ask(side, length, wanted):
+        side.ask(tokens=work / f"tokens-{length}", length=length, wanted=wanted, scores=work / f"scores-{side.name}-{length}")
+
+    # All at once to warm up: models are read and kernels compiled.
+    for setting in settings:
+        for side in sides:
+            ask(side, *setting)
+        for side in sides:
+            side.answer()
+    entropies = {}
+    for turn in range(options.runs):
+        for length, wanted in settings:
+            for side in sides:
+                ask(side, length, wanted)
+                took[side.name, (length, wanted)].append(side.answer())
+                if side.name not in PRODUCTS:
+                    scores = numpy.fromfile(work / f"scores-{side.name}-{length}", dtype="<f4")
+                    entropies[side.name, (length, wanted)] = scores[:n_tokens]
+        print(f"turn {turn + 1} of {options.runs} is over", file=sys.stderr)
+    for side in sides:
+        side.process.stdin.close()
+        side.process.wait()
+    return took, entropies
+
+
+def rate(n_tokens, length, times):
+    """Bytes a second; BOS and EOS are no bytes."""
+    return n_tokens * (length - 2) / length / statistics.median(times)
+
+
+def compare(name, folder, n_tokens, options):
+    for length in LENGTHS:
+        write_tokens(options.work / f"tokens-{length}", n_tokens, length)
+    sides = [Side("ours", [options.ours, "--model", folder], options.threads)]
+    sides += [peer(way, folder, options) for way in CPU_PEERS]
+    sides += [peer("products", folder, options), Side("flex products", [options.products, "--model", folder], options.threads)]
+    took, entropies = turns_of(sides, n_tokens, [(length, "all") for length in LENGTHS], options)
+    different = max(
+        float(abs(entropies[way, setting] - entropies["ours", setting]).max())
+        for way, setting in entropies if way in CPU_PEERS
+    )
     print(f"\n{name} model, {n_tokens} tokens, {options.threads} threads, {options.runs} runs in turns; "
           f"entropies differ by at most {different:.1e}")
     if not different < LARGEST_DIFFERENCE:
         sys.exit("the results are different, so the times do not compare")
     rates = {}
-    for (way, length), runs in seconds.items():
+    for (way, (length, _)), runs in took.items():
         times, cpu = zip(*runs)
-        # BOS and EOS are no bytes.
-        rates[way, length] = n_tokens * (length - 2) / length / statistics.median(times)
+        rates[way, length] = rate(n_tokens, length, times)
         print(f"  {way:13} contexts of {length}: median {rates[way, length]:8.0f} bytes/s, "
               f"{statistics.median(cpu) / statistics.median(times):.2f} cores; seconds "
               + " ".join(f"{t:.2f}" for t in times))
     best = lambda ways: max((rate, key) for key, rate in rates.items() if key[0] in ways)
-    (ours, _), (theirs, (way, length)) = best(["ours"]), best(PEERS[device])
+    (ours, _), (theirs, (way, length)) = best(["ours"]), best(CPU_PEERS)
     products, (way_of_products, _) = best(PRODUCTS)
     print(f"  share of the faster plain products ({way_of_products}): {ours / products:.2f}")
     print(f"  ratio to the faster peer ({way}, contexts of {length}): {ours / theirs:.2f}")
@@ -128,36 +169,28 @@ def compare(name, folder, device, n_tokens, options):
 
 def compare_on_gpu(folder, n_tokens, options):
     """The full model in 16 bits, with everything read back and with entropies alone."""
-    work, length = options.work, 8192
-    tokens = work / f"tokens-{length}"
-    write_tokens(tokens, n_tokens, length)
-    for wanted in ("all", "entropies"):
-        same = ["--model", folder, "--tokens", tokens, "--length", str(length), "--wanted", wanted]
-        # Without the flag this program gives everything.
-        turns = {"ours": [options.ours, *(same if wanted == "entropies" else same[:-2]), "--device", "gpu"]}
-        for way, batch in GPU_BATCHES.items():
-            kind = ["--way", way, "--device", "cuda", "--dtype", "bf16", "--batch", str(batch)]
-            turns[way] = [sys.executable, HERE / "peer.py", *kind, *same]
-        seconds = {way: [] for way in turns}
-        entropies = {}
-        for _ in range(options.runs):
-            for way, command in turns.items():
-                scores = work / f"scores-{way}-{length}"
-                seconds[way].append(once([*command, "--scores", scores], os.environ)[0])
-                entropies[way] = numpy.fromfile(scores, dtype="<f4")[:n_tokens]
-        rates = {way: n_tokens * (length - 2) / length / statistics.median(times) for way, times in seconds.items()}
-        print(f"\nfull model on a GPU, {n_tokens} tokens, {options.runs} runs in turns, {wanted} read back")
-        for way, times in seconds.items():
-            different = float(abs(entropies[way] - entropies["ours"]).mean())
-            print(f"  {way:9} median {rates[way] / 1e6:5.2f} MB/s, ours is {rates['ours'] / rates[way]:4.2f} times as fast; "
-                  f"mean difference {different:.1e} nats; seconds " + " ".join(f"{t:.2f}" for t in times))
+    length = 8192
+    write_tokens(options.work / f"tokens-{length}", n_tokens, length)
+    sides = [Side("ours", [options.ours, "--model", folder, "--device", "gpu"], options.threads)]
+    for way, batch in GPU_BATCHES.items():
+        sides.append(peer(way, folder, options, "--device", "cuda", "--dtype", "bf16", "--batch", str(batch)))
+    settings = [(length, "all"), (length, "entropies")]
+    took, entropies = turns_of(sides, n_tokens, settings, options)
+    for setting in settings:
+        print(f"\nfull model on a GPU, {n_tokens} tokens, {options.runs} runs in turns, {setting[1]} read back")
+        times = {side.name: [seconds for seconds, _ in took[side.name, setting]] for side in sides}
+        for way, seconds in times.items():
+            different = float(abs(entropies[way, setting] - entropies["ours", setting]).mean())
+            ratio = statistics.median(seconds) / statistics.median(times["ours"])
+            print(f"  {way:9} median {rate(n_tokens, length, seconds) / 1e6:5.2f} MB/s, ours is {ratio:4.2f} times as fast; "
+                  f"mean difference {different:.1e} nats; seconds " + " ".join(f"{t:.2f}" for t in seconds))
             if not different < LARGEST_MEAN_DIFFERENCE:
                 sys.exit("the results are different, so the times do not compare")
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("device", choices=PEERS)
+    parser.add_argument("device", choices=["cpu", "gpu"])
     parser.add_argument("--work", type=pathlib.Path, required=True)
     parser.add_argument("--ours", required=True)
     parser.add_argument("--products", help="not for a GPU")
@@ -169,9 +202,9 @@ def main():
     if options.device == "gpu":
         return compare_on_gpu(full_model(options.work), 64 * options.tokens, options)
     if options.only != "small":
-        compare("full", full_model(options.work), options.device, options.tokens, options)
+        compare("full", full_model(options.work), options.tokens, options)
     if options.only != "full":
-        compare("small", small_model(options.work), options.device, 8 * options.tokens, options)
+        compare("small", small_model(options.work), 8 * options.tokens, options)
 
 
 main()

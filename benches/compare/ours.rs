@@ -1,15 +1,13 @@
-//! One run of this program's model for `benches/compare`: scores a stream of contexts of one length and
-//! prints the seconds that it took and its CPU seconds, after a run to warm up. Takes and writes what `peer.py`
-//! does.
+//! This program's side of `benches/compare`: loads the model and takes turns as `peer.py` does.
 //!
-//!     RAYON_NUM_THREADS=2 cargo bench --bench compare -- --model FOLDER --tokens FILE --length N --scores FILE
-//!         [--device gpu] [--wanted entropies]
+//!     RAYON_NUM_THREADS=2 cargo bench --bench compare -- --model FOLDER [--device gpu]
 
 #![allow(clippy::expect_used, clippy::print_stdout)]
 
 #[expect(dead_code, reason = "what the other benchmarks need of it")]
 #[path = "../common/mod.rs"]
 mod common;
+mod turn;
 
 use std::{collections::VecDeque, fs, path::Path, time::Instant};
 
@@ -26,33 +24,28 @@ fn main() {
     assert_eq!(adapter.api == Device::Cpu, !on_gpu, "{adapter} is what there is");
     let precision = adapter.abilities().expect("a device that opens").precisions[0];
     let mut model = model::load(&adapter, precision, &files).expect("room on the device");
-    let all = common::argument("--wanted").is_none();
-    let wanted = Wanted { norms: all, pre_norm: all };
 
-    let length: usize = argument("--length").parse().expect("a number");
-    let bytes = fs::read(argument("--tokens")).expect("tokens");
-    let (tokens, _) = bytes.as_chunks::<2>();
-    let tokens: Vec<u16> = tokens.iter().map(|&token| u16::from_le_bytes(token)).collect();
-    let batches: Vec<PackedTokens> = tokens
-        .chunks(model::batch_tokens(&adapter).max(length))
-        .map(|tokens| PackedTokens {
-            tokens: tokens.to_vec(),
-            context_lengths: tokens.chunks(length).map(<[u16]>::len).collect(),
-        })
-        .collect();
+    for turn in turn::turns() {
+        let all = turn.wanted == "all";
+        let wanted = Wanted { norms: all, pre_norm: all };
+        let tokens = turn.tokens();
+        let batches: Vec<PackedTokens> = tokens
+            .chunks(model::batch_tokens(&adapter).max(turn.length))
+            .map(|tokens| PackedTokens {
+                tokens: tokens.to_vec(),
+                context_lengths: tokens.chunks(turn.length).map(<[u16]>::len).collect(),
+            })
+            .collect();
+        let (start, cpu) = (Instant::now(), common::cpu_seconds());
+        let scores = score(model.as_mut(), &batches, wanted);
+        let (seconds, cpu) = (start.elapsed().as_secs_f64(), common::cpu_seconds() - cpu);
 
-    // A short one does on a CPU; elsewhere kernels are compiled, and memory is taken, for whole batches.
-    let short = tokens[..length.min(512)].to_vec();
-    let short = [PackedTokens { context_lengths: vec![short.len()], tokens: short }];
-    score(model.as_mut(), if on_gpu { &batches } else { &short }, wanted);
-    let (start, cpu) = (Instant::now(), common::cpu_seconds());
-    let scores = score(model.as_mut(), &batches, wanted);
-    println!("{} {}", start.elapsed().as_secs_f64(), common::cpu_seconds() - cpu);
-
-    let entropies = scores.iter().flat_map(|scores| &scores.entropies);
-    let norms = scores.iter().flat_map(|scores| scores.norms.iter().flatten());
-    let bytes: Vec<u8> = entropies.chain(norms).flat_map(|value| value.to_le_bytes()).collect();
-    fs::write(argument("--scores"), bytes).expect("a writable file");
+        let entropies = scores.iter().flat_map(|scores| &scores.entropies);
+        let norms = scores.iter().flat_map(|scores| scores.norms.iter().flatten());
+        let bytes: Vec<u8> = entropies.chain(norms).flat_map(|value| value.to_le_bytes()).collect();
+        fs::write(turn.scores, bytes).expect("a writable file");
+        println!("{seconds} {cpu}");
+    }
 }
 
 /// As the engine does: two batches are with the device. Hidden states are looked at and dropped.

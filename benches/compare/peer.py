@@ -1,5 +1,7 @@
-"""One run of a peer of this program: PyTorch scores a stream of contexts of one length. Prints the seconds that
-it took and its CPU seconds, after a run to warm up; entropies and norms go to a file, for the comparison to be one of like with like.
+"""A peer of this program: PyTorch scores streams of contexts of one length. Loads the model, then takes turns: each line
+of its input is a turn in JSON (`tokens`, u16 little-endian, contexts end to end; `length` of a context; `wanted`, "all" or
+"entropies", what leaves the device; `scores`, the file that entropies and norms go to, f32 little-endian, for the comparison
+to be one of like with like), and is answered with the seconds and the CPU seconds that it took.
 
 Each way computes entropies, L2 norms and hidden states before the final norm:
   patcher   transformers' BltPatcher, its sliding window on
@@ -10,8 +12,10 @@ Each way computes entropies, L2 norms and hidden states before the final norm:
 """
 
 import argparse
+import functools
 import json
 import pathlib
+import sys
 import time
 
 import numpy
@@ -216,39 +220,36 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--way", required=True, choices=["patcher", "blocked", "compiled", "flex", "products"])
     parser.add_argument("--model", required=True, type=pathlib.Path)
-    parser.add_argument("--tokens", required=True, help="u16, little-endian: contexts of one length, end to end")
-    parser.add_argument("--length", required=True, type=int, help="of a context, in tokens")
-    parser.add_argument("--scores", required=True, help="f32, little-endian: entropies, then norms")
     parser.add_argument("--batch", type=int, default=1, help="contexts at a time")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--wanted", default="all", choices=["all", "entropies"], help="what leaves the device")
     parser.add_argument("--dtype", default="f32", choices=["f32", "f16", "bf16"])
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     config = config_of(options.model)
-
-    if options.way == "patcher":
-        model, score = patcher(options.model, config)
-    elif options.way == "products":
-        model, score = products(options.model, config)
-    else:
-        attend = blocked(config["window"], 256)
-        if options.way == "flex":
-            attend = flex(config["window"], options.length, options.device)
-        model = Plain(options.model, config, attend)
-        score = model if options.way == "blocked" else torch.compile(model, dynamic=False)
     dtype = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[options.dtype]
-    model.to(options.device, dtype).eval()
 
-    tokens = numpy.fromfile(options.tokens, dtype="<u2").astype(numpy.int64)
-    batches = torch.from_numpy(tokens).view(-1, options.length).split(options.batch)
+    @functools.cache
+    def scorer(length):
+        """The way to score contexts of that length; only the mask of `flex` depends on it."""
+        if options.way == "patcher":
+            model, score = patcher(options.model, config)
+        elif options.way == "products":
+            model, score = products(options.model, config)
+        else:
+            attend = blocked(config["window"], 256)
+            if options.way == "flex":
+                attend = flex(config["window"], length, options.device)
+            model = Plain(options.model, config, attend)
+            score = model if options.way == "blocked" else torch.compile(model, dynamic=False)
+        model.to(options.device, dtype).eval()
+        return score
 
-    def landing(scores):
+    def landing(scores, wanted):
         """On a GPU the results are copied while the next batch is computed."""
         entropies, norms, hidden = scores
-        parts = [entropies.float(), norms] + ([hidden] if options.wanted == "all" else [])
+        parts = [entropies.float(), norms] + ([hidden] if wanted == "all" else [])
         if options.device == "cpu":
             return lambda: parts
         copies = [torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in parts]
@@ -258,23 +259,27 @@ def main():
         done.record()
         return lambda: done.synchronize() or copies
 
-    def run(batches):
+    def run(score, batches, wanted):
         results, flights = [], []
         for batch in batches:
-            flights.append(landing(score(batch.to(options.device))))
+            flights.append(landing(score(batch.to(options.device)), wanted))
             if len(flights) == 2:
                 results.append(flights.pop(0)()[:2])
         return results + [flight()[:2] for flight in flights]
 
-    with torch.inference_mode():
-        # A short one does on a CPU; elsewhere kernels are made for the shape.
-        run([batches[0][:1, :512]] if options.device == "cpu" else batches[:2])
-        start, cpu = time.perf_counter(), time.process_time()
-        results = run(batches)
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    entropies, norms = (torch.cat([result[i].flatten() for result in results]) for i in (0, 1))
-    torch.cat((entropies, norms)).numpy().astype("<f4").tofile(options.scores)
-    print(seconds, cpu)
+    for line in sys.stdin:
+        turn = json.loads(line)
+        tokens = numpy.fromfile(turn["tokens"], dtype="<u2").astype(numpy.int64)
+        batches = torch.from_numpy(tokens).view(-1, turn["length"]).split(options.batch)
+        # Only the mask of `flex` is made for one length.
+        score = scorer(turn["length"] if options.way == "flex" else None)
+        with torch.inference_mode():
+            start, cpu = time.perf_counter(), time.process_time()
+            results = run(score, batches, turn["wanted"])
+            seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        entropies, norms = (torch.cat([result[i].flatten() for result in results]) for i in (0, 1))
+        torch.cat((entropies, norms)).numpy().astype("<f4").tofile(turn["scores"])
+        print(seconds, cpu, flush=True)
 
 
 main()

@@ -1,15 +1,17 @@
 //! The model's matrix products and nothing else, by Burn's operator on the CPU (flex, the `gemm` crate): what a
-//! plain `f32` product of these shapes allows. Prints the seconds and the CPU seconds for a stream of tokens, after a run to warm up.
+//! plain `f32` product of these shapes allows. Takes turns as `peer.py` does, in which nothing is scored.
 //!
-//!     RAYON_NUM_THREADS=2 cargo bench --bench products -- --model FOLDER --tokens FILE --length ROWS
+//!     RAYON_NUM_THREADS=2 cargo bench --features flex --bench products -- --model FOLDER
 
 #![allow(clippy::expect_used, clippy::print_stdout)]
 
 #[expect(dead_code, reason = "what the other benchmarks need of it")]
 #[path = "../common/mod.rs"]
 mod common;
+#[expect(dead_code, reason = "nothing is scored here")]
+mod turn;
 
-use std::{fs, hint::black_box, path::Path, time::Instant};
+use std::{collections::HashMap, hint::black_box, path::Path, time::Instant};
 
 use blt_pipeline::model::ModelFiles;
 use burn::tensor::{Device, Distribution, Tensor};
@@ -17,9 +19,6 @@ use burn::tensor::{Device, Distribution, Tensor};
 fn main() {
     let argument = |name| common::argument(name).expect("an argument is missing");
     let config = ModelFiles::open(Path::new(&argument("--model"))).expect("a model").config;
-    let rows: usize = argument("--length").parse().expect("a number");
-    let n_tokens = fs::read(argument("--tokens")).expect("tokens").len() / 2;
-
     let (queries, keys) = (config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
     let layer = [
         (config.dim, queries + 2 * keys),
@@ -32,17 +31,21 @@ fn main() {
     let matrices: Vec<_> = (0..config.n_layers)
         .flat_map(|_| layer)
         .chain([(config.dim, config.vocab_size)])
-        .map(|(n_in, n_out)| (random(rows, n_in), random(n_in, n_out)))
+        .map(|(n_in, n_out)| (n_in, random(n_in, n_out)))
         .collect();
-    let run = |n_runs| {
-        for _ in 0..n_runs {
-            for (x, matrix) in &matrices {
-                black_box(x.clone().matmul(matrix.clone()));
+    // By the rows and columns of an input.
+    let mut inputs = HashMap::new();
+    for turn in turn::turns() {
+        let (rows, n_tokens) = (turn.length, turn.tokens().len());
+        for &(n_in, _) in &matrices {
+            inputs.entry((rows, n_in)).or_insert_with(|| random(rows, n_in));
+        }
+        let (start, cpu) = (Instant::now(), common::cpu_seconds());
+        for _ in 0..n_tokens / rows {
+            for (n_in, matrix) in &matrices {
+                black_box(inputs[&(rows, *n_in)].clone().matmul(matrix.clone()));
             }
         }
-    };
-    run(1);
-    let (start, cpu) = (Instant::now(), common::cpu_seconds());
-    run(n_tokens / rows);
-    println!("{} {}", start.elapsed().as_secs_f64(), common::cpu_seconds() - cpu);
+        println!("{} {}", start.elapsed().as_secs_f64(), common::cpu_seconds() - cpu);
+    }
 }

@@ -181,8 +181,8 @@ pub(super) struct SinkSection {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct LimitsSection {
     /// Bytes that everything on its way may hold at once, the model not counted: an integer, or a string like `2 GiB`. A unit that
-    /// needs more fails by name.
-    pub memory: ByteSize,
+    /// needs more fails by name. Without it 2 GiB, and 8 GiB with a GPU that has memory of its own.
+    pub memory: Option<ByteSize>,
     /// Longest document in bytes: an integer, or a string like `32 MiB`. A longer one goes to
     /// quarantine.
     pub max_document_bytes: ByteSize,
@@ -337,7 +337,7 @@ impl Default for ModelSection {
 impl Default for LimitsSection {
     fn default() -> Self {
         Self {
-            memory: ByteSize::Text("2 GiB".to_owned()),
+            memory: None,
             max_document_bytes: ByteSize::Text("32 MiB".to_owned()),
             max_quarantined: Quarantine::Fraction(0.01),
             stop_grace_seconds: 10,

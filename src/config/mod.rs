@@ -190,8 +190,8 @@ pub enum Compression {
 /// When to stop, and what not to take.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// Bytes that everything on its way may hold at once, the model not counted; not 0.
-    pub memory: u64,
+    /// Bytes that everything on its way may hold at once, the model not counted; not 0. `None` leaves the number to the device.
+    pub memory: Option<u64>,
     /// Longest document in bytes: not 0, and its tokens fit an Arrow list.
     pub max_document_bytes: u64,
     /// Rows that may go to quarantine before the run counts as failed.

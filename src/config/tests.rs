@@ -111,7 +111,7 @@ const EFFECTS: &[Effect] = &[
         p.sink.compression == Compression::Zstd(22)
     }),
     ("sink.unit_bytes", "sink.unit_bytes = '2 MiB'", Meaning, |p| p.sink.unit_bytes.get() == 2 << 20),
-    ("limits.memory", "limits.memory = '2 GB'", Run, |p| p.limits.memory == 2_000_000_000),
+    ("limits.memory", "limits.memory = '2 GB'", Run, |p| p.limits.memory == Some(2_000_000_000)),
     ("limits.max_document_bytes", "limits.max_document_bytes = 1000", Meaning, |p| {
         p.limits.max_document_bytes == 1000
     }),
@@ -185,7 +185,7 @@ fn what_is_not_written_has_its_default() {
                 unit_bytes: NonZeroU64::new(1 << 20).unwrap(),
             },
             limits: Limits {
-                memory: 2 << 30,
+                memory: None,
                 max_document_bytes: 32 << 20,
                 max_quarantined: Quarantine::Fraction(0.01),
                 stop_grace: Duration::from_secs(10),
@@ -454,7 +454,7 @@ fn set_reaches_inner_tables_and_takes_bare_text() {
         set(&["source.sample.fraction=0.5", "source.where=score > 3", "limits.memory=5MiB"]).unwrap();
     assert_eq!(pipeline.source.sample, Some(Sample { fraction: 0.5, seed: 0 }));
     assert_eq!(pipeline.source.filter.as_deref(), Some("score > 3"));
-    assert_eq!(pipeline.limits.memory, 5 << 20);
+    assert_eq!(pipeline.limits.memory, Some(5 << 20));
     // A line break cannot smuggle in another key.
     let smuggled = set(&["source.where=1\npatch.mode='byte'"]).unwrap();
     assert_eq!(smuggled.source.filter.as_deref(), Some("1\npatch.mode='byte'"));

@@ -287,7 +287,7 @@ fn limits(section: &LimitsSection, report: &mut Report<'_>) -> Limits {
         report.add(&["limits", "max_document_bytes"], message);
     }
     Limits {
-        memory: bytes(&section.memory, &["limits", "memory"], report),
+        memory: section.memory.as_ref().map(|memory| bytes(memory, &["limits", "memory"], report)),
         max_document_bytes,
         max_quarantined: section.max_quarantined,
         stop_grace: Duration::from_secs(section.stop_grace_seconds.into()),

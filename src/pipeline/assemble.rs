@@ -4,6 +4,7 @@
 use std::{ops::Range, sync::Arc};
 
 use half::{f16, slice::HalfFloatSliceExt};
+use pulp::{Arch, Simd, WithSimd};
 
 use crate::{
     config::{EmbeddingDtype, Embeddings},
@@ -283,6 +284,8 @@ fn counts(batch: &SegmentedBatch, entropies: &[f32], n_patches: usize) -> Counts
 
 /// Averages hidden states of bytes over patches or documents, or keeps each one.
 struct Pool {
+    /// Which vectors the processor has.
+    arch: Arch,
     embeddings: Embeddings,
     dim: usize,
     values: EmbeddingValues,
@@ -299,6 +302,7 @@ impl Pool {
             EmbeddingDtype::F32 => EmbeddingValues::F32(Vec::new()),
         };
         Pool {
+            arch: Arch::new(),
             embeddings: tables.embeddings,
             dim: tables.dim,
             values,
@@ -311,25 +315,32 @@ impl Pool {
     /// Takes hidden states `[n × dim]` of the tokens from `first` on, and the `starts` of patches among
     /// them. BOS and EOS are no bytes and count nowhere.
     fn push(&mut self, hidden: &[f32], first: usize, n_bytes: usize, starts: &[u32]) {
-        let mut starts = starts.iter().peekable();
-        for (token, row) in (first..).zip(hidden.chunks_exact(self.dim)) {
-            if starts.next_if(|&&start| start as usize == token).is_some()
-                && self.embeddings == Embeddings::Patch
-            {
-                self.flush();
-            }
-            if token == 0 || token > n_bytes {
-                continue;
-            }
-            if self.embeddings == Embeddings::Byte {
-                append(&mut self.values, row);
-            } else {
-                for (sum, &value) in self.sum.iter_mut().zip(row) {
-                    *sum += f64::from(value);
+        let bytes = first.max(1)..(first + hidden.len() / self.dim).min(n_bytes + 1);
+        if bytes.is_empty() {
+            return;
+        }
+        let dim = self.dim;
+        let rows = |tokens: Range<usize>| &hidden[(tokens.start - first) * dim..][..tokens.len() * dim];
+        match self.embeddings {
+            Embeddings::None => {}
+            Embeddings::Byte => append(&mut self.values, rows(bytes)),
+            Embeddings::Document => self.add(rows(bytes)),
+            Embeddings::Patch => {
+                let mut start = bytes.start;
+                for end in starts.iter().map(|&start| start as usize).filter(|start| bytes.contains(start)) {
+                    self.add(rows(start..end));
+                    self.flush();
+                    start = end;
                 }
-                self.n_summed += 1;
+                self.add(rows(start..bytes.end));
             }
         }
+    }
+
+    /// Adds rows to those that are averaged next.
+    fn add(&mut self, rows: &[f32]) {
+        self.arch.dispatch(AddRows { sum: &mut self.sum, rows });
+        self.n_summed += rows.len() / self.dim;
     }
 
     fn close_document(&mut self, n_bytes: usize) {
@@ -351,9 +362,7 @@ impl Pool {
     }
 
     fn append_mean(&mut self, count: f64) {
-        for (mean, sum) in self.mean.iter_mut().zip(&self.sum) {
-            *mean = (sum / count) as f32;
-        }
+        self.arch.dispatch(Mean { sum: &self.sum, count, mean: &mut self.mean });
         append(&mut self.values, &self.mean);
     }
 
@@ -379,6 +388,59 @@ impl Pool {
             return Err(format!("{n_values} embedding values for {n_patches} patches of dim {}", self.dim));
         }
         Ok(Some(self.values))
+    }
+}
+
+/// Adds to each of `sum` its column of `rows`, in their order: one column a lane, so that the width of the vectors
+/// changes nothing.
+struct AddRows<'a> {
+    sum: &'a mut [f64],
+    rows: &'a [f32],
+}
+
+impl WithSimd for AddRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        // As many sums as stay in registers while they meet all rows.
+        const TOGETHER: usize = 32;
+        let Self { sum, rows } = self;
+        let dim = sum.len();
+        let (together, rest) = sum.as_chunks_mut::<TOGETHER>();
+        for (i, sums) in together.iter_mut().enumerate() {
+            let mut kept = *sums;
+            for row in rows.chunks_exact(dim) {
+                for (sum, &value) in kept.iter_mut().zip(&row[i * TOGETHER..][..TOGETHER]) {
+                    *sum += f64::from(value);
+                }
+            }
+            *sums = kept;
+        }
+        let first = dim - rest.len();
+        for row in rows.chunks_exact(dim) {
+            for (sum, &value) in rest.iter_mut().zip(&row[first..]) {
+                *sum += f64::from(value);
+            }
+        }
+    }
+}
+
+/// `sum` divided by `count`.
+struct Mean<'a> {
+    sum: &'a [f64],
+    count: f64,
+    mean: &'a mut [f32],
+}
+
+impl WithSimd for Mean<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (mean, sum) in self.mean.iter_mut().zip(self.sum) {
+            *mean = (sum / self.count) as f32;
+        }
     }
 }
 

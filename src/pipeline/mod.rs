@@ -318,7 +318,7 @@ impl Engine<'_> {
         };
         let device_class = model.device_class();
         let threads = Threads::of(plan);
-        let budget = Budget::new(plan.pipeline.limits.memory, self.trace);
+        let budget = Budget::new(plan.memory, self.trace);
         let meters = Meters::new(&threads, self.trace);
 
         // Each channel closes when the stage that writes to it returns: the source first, then one after

@@ -13,10 +13,10 @@ use serde_json::Value;
 
 use super::{RunError, assemble::Recipe, share::Share};
 use crate::{
-    config::{Compression, EmbeddingDtype, Embeddings, Limits, Pipeline, Precision, Weights},
+    config::{Compression, EmbeddingDtype, Embeddings, Pipeline, Precision, Weights},
     data::{Boundary, PatchRule, Unit, UnitId},
     figures::{megabytes, thousands},
-    model::{self, ModelInfo},
+    model::{self, ModelInfo, device::Kind},
     schema::{SCHEMA_VERSION, Table, TableOptions},
     sink::{self, Encoder, Opening, PlanRecord, ShardEntry, SinkError, Start},
     source::{self, Identity, RowReader, Shard, ShardFile, SourceError, cut, list_shards, open_shard},
@@ -75,12 +75,28 @@ pub struct DeviceFacts {
     pub precision: Precision,
     /// Tokens that it takes in one go, where neither the pipeline file nor the output says.
     pub batch_tokens: usize,
+    /// Bytes that everything on its way may hold, where the pipeline file does not say.
+    pub memory: u64,
 }
 
 impl DeviceFacts {
     /// The processor.
     pub fn cpu() -> Self {
-        Self { name: "cpu".into(), precision: Precision::F32, batch_tokens: model::CPU_BATCH_TOKENS }
+        Self {
+            name: "cpu".into(),
+            precision: Precision::F32,
+            batch_tokens: model::CPU_BATCH_TOKENS,
+            memory: Self::memory_beside(Kind::Cpu),
+        }
+    }
+
+    /// What a run may hold beside such a device. A card takes batches so large, and so fast, that its next unit must be in
+    /// memory while those before it are patched and encoded; a machine that has one has the room.
+    pub fn memory_beside(kind: Kind) -> u64 {
+        match kind {
+            Kind::DiscreteGpu | Kind::VirtualGpu => 8 << 30,
+            Kind::IntegratedGpu | Kind::Unknown | Kind::Cpu | Kind::Software => 2 << 30,
+        }
     }
 }
 
@@ -161,6 +177,8 @@ pub struct Plan {
     pub overlap: usize,
     /// Tokens of a full batch.
     pub batch_tokens: usize,
+    /// Bytes that everything on its way may hold at once, the model not counted.
+    pub memory: u64,
     /// What to do with work that lies in the output.
     pub start: Start,
     /// The part of the units that this process does; all of them without one.
@@ -187,6 +205,7 @@ impl Plan {
             Start::Fresh => None,
             _ => sink::planned(&output_folder)?,
         };
+        let memory = pipeline.limits.memory.unwrap_or(model.device.memory);
         let (context, overlap, batch_tokens) = lengths(&pipeline, &model, planned.as_ref())?;
         let files = list_shards(&pipeline.source.uris, &output_folder)
             .map_err(|error| RunError::Plan(error.to_string()))?;
@@ -198,7 +217,7 @@ impl Plan {
                     absent.push(entry.source_file.clone());
                     PlannedShard::Absent(entry)
                 }
-                Place::File(file) => match open_shard(&file, &pipeline.source, pipeline.limits.memory) {
+                Place::File(file) => match open_shard(&file, &pipeline.source, memory) {
                     Ok(Ok(shard)) => checked(shard, pipeline.sink.unit_bytes.get()),
                     Ok(Err((identity, error))) => {
                         PlannedShard::Broken { file, identity, reason: error.to_string() }
@@ -236,6 +255,7 @@ impl Plan {
             context,
             overlap,
             batch_tokens,
+            memory,
             record,
             fingerprint,
         })
@@ -355,10 +375,10 @@ impl Plan {
 
     /// Opens the shard of `unit` to read `rows`.
     pub(super) fn open(&self, unit: &Unit, rows: &[Range<u64>]) -> Result<RowReader, SourceError> {
-        let Limits { memory, max_document_bytes, .. } = self.pipeline.limits;
+        let max_document_bytes = self.pipeline.limits.max_document_bytes;
         match self.shards.get(unit.id.shard as usize) {
             Some(PlannedShard::Ready(shard)) => {
-                RowReader::open(shard, &self.pipeline.source, max_document_bytes, memory, rows)
+                RowReader::open(shard, &self.pipeline.source, max_document_bytes, self.memory, rows)
             }
             _ => Err(SourceError::Plan(format!("unit {} has no shard", unit.id))),
         }

@@ -37,16 +37,25 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
+/// Software takes minutes for what a GPU does in a moment: it gets the documents of up to this many bytes.
+const MAX_SOFTWARE_BYTES: usize = 1500;
+
 #[test]
 fn a_gpu_gives_the_references_values_alone_and_in_company() {
     let Some(adapter) = adapter() else { return };
     for (name, files) in
         [("nano", ModelFiles::open(&folder("nano")).unwrap()), ("small", ModelFiles::embedded().unwrap())]
     {
+        let mut golden = documents(name);
+        let all = golden.len();
+        if name == "small" && adapter.kind == Kind::Software {
+            golden.retain(|document| document.bytes.len() <= MAX_SOFTWARE_BYTES);
+        }
+        assert!(golden.len() > 1, "{name} has documents for software");
         for (precision, error) in formats(&adapter) {
             let mut model = model::load(&adapter, precision, &files).unwrap();
-            println!("{name} on {}", model.device_class());
-            assert_all_golden(model.as_mut(), &documents(name), &[(8192, 0), (20_000, 3)], error);
+            println!("{name} on {}: {} of {all} documents", model.device_class(), golden.len());
+            assert_all_golden(model.as_mut(), &golden, &[(8192, 0), (20_000, 3)], error);
         }
     }
 }
@@ -75,7 +84,10 @@ fn equal_batches_give_equal_bytes_on_a_gpu_and_several_may_be_on_their_way() {
 fn sixteen_bits_move_less_than_one_boundary_in_a_hundred() {
     let Some(adapter) = adapter() else { return };
     let files = ModelFiles::embedded().unwrap();
-    let text = std::fs::read("README.md").unwrap();
+    let mut text = std::fs::read("README.md").unwrap();
+    if adapter.kind == Kind::Software {
+        text.truncate(3000);
+    }
     let score = |precision| {
         let mut model = model::load(&adapter, precision, &files).unwrap();
         score_documents(model.as_mut(), &[&text], 8192, Wanted::default()).unwrap().remove(0).entropies
