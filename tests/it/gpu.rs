@@ -37,7 +37,7 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-/// Software takes minutes for what a GPU does in a moment: it gets the documents of up to this many bytes.
+/// Software takes minutes for what a GPU does in a moment: it gets documents of up to this many bytes.
 const MAX_SOFTWARE_BYTES: usize = 1500;
 
 #[test]
@@ -48,14 +48,18 @@ fn a_gpu_gives_the_references_values_alone_and_in_company() {
     {
         let mut golden = documents(name);
         let all = golden.len();
-        if name == "small" && adapter.kind == Kind::Software {
-            golden.retain(|document| document.bytes.len() <= MAX_SOFTWARE_BYTES);
+        let mut batches = &[(8192, 3), (20_000, 0)][..];
+        if adapter.kind == Kind::Software {
+            batches = &batches[..1];
+            if name == "small" {
+                golden.retain(|document| document.bytes.len() <= MAX_SOFTWARE_BYTES);
+            }
         }
         assert!(golden.len() > 1, "{name} has documents for software");
         for (precision, error) in formats(&adapter) {
             let mut model = model::load(&adapter, precision, &files).unwrap();
             println!("{name} on {}: {} of {all} documents", model.device_class(), golden.len());
-            assert_all_golden(model.as_mut(), &golden, &[(8192, 0), (20_000, 3)], error);
+            assert_all_golden(model.as_mut(), &golden, batches, error);
         }
     }
 }
@@ -86,14 +90,19 @@ fn sixteen_bits_move_less_than_one_boundary_in_a_hundred() {
     let files = ModelFiles::embedded().unwrap();
     let mut text = std::fs::read("README.md").unwrap();
     if adapter.kind == Kind::Software {
-        text.truncate(3000);
+        text.truncate(MAX_SOFTWARE_BYTES);
     }
     let score = |precision| {
         let mut model = model::load(&adapter, precision, &files).unwrap();
         score_documents(model.as_mut(), &[&text], 8192, Wanted::default()).unwrap().remove(0).entropies
     };
     let exact = score(Precision::F32);
-    for (precision, error) in formats(&adapter) {
+    let mut short = formats(&adapter);
+    short.retain(|(precision, _)| *precision != Precision::F32);
+    if short.is_empty() {
+        println!("NOT RUN: {adapter} has no numbers of 16 bits");
+    }
+    for (precision, error) in short {
         let entropies = score(precision);
         let above = |values: &[f32]| -> Vec<bool> { values.iter().map(|&h| h > 1.335_442_1).collect() };
         let (ours, theirs) = (above(&entropies), above(&exact));

@@ -94,7 +94,8 @@ pub(super) fn entropies<S: Simd>(logits: &[f32]) -> [f32; MAX_LANES] {
 /// e^x within 2 units in the last place, from e^−87 to e^88 and clamped outside; NaN stays NaN.
 ///
 /// 2^k · e^r with |r| ≤ ln 2 / 2, e^r by its Taylor series, whose next term is below 2⁻²⁵; k comes
-/// off by adding 1.5 · 2²³, which rounds to integers. No call and no branch, so loops vectorize.
+/// off by adding 1.5 · 2²³, which rounds to integers. No branch, and no call where products and sums are one
+/// instruction, so loops vectorize.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
@@ -102,12 +103,12 @@ pub(super) fn exp(x: f32) -> f32 {
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     let x = x.clamp(-87.0, 88.0);
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let k = shifted - ROUND;
-    let r = x - k * LN_2_HIGH - k * LN_2_LOW;
-    let p = 1.0 / 720.0 + r * (1.0 / 5040.0);
-    let p = 1.0 / 24.0 + r * (1.0 / 120.0 + r * p);
-    let p = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * p)));
+    let r = k.mul_add(-LN_2_LOW, k.mul_add(-LN_2_HIGH, x));
+    let p = r.mul_add(1.0 / 5040.0, 1.0 / 720.0);
+    let p = r.mul_add(r.mul_add(p, 1.0 / 120.0), 1.0 / 24.0);
+    let p = r.mul_add(r.mul_add(r.mul_add(r.mul_add(p, 1.0 / 6.0), 0.5), 1.0), 1.0);
     // The low bits of `shifted` are k, so these are the bits of 2^k.
     p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
 }

@@ -4,7 +4,7 @@
 use std::{fs, ops::Range, path::Path, sync::Arc, sync::LazyLock};
 
 use blt_pipeline::{
-    config::{Limits, Overrides, Pipeline},
+    config::{Overrides, Pipeline},
     data::Unit,
     pipeline::{DeviceFacts, ModelFacts, Plan, PlannedShard},
     sink::{Ledger, PlanRecord, Start, Status, verify},
@@ -135,7 +135,7 @@ fn read_all(mut pipeline: Pipeline, path: &Path) -> Outcome {
 }
 
 fn read_units(plan: &Plan, shard: &Shard, units: &[Arc<Unit>]) -> Result<(), SourceError> {
-    let Limits { memory, max_document_bytes, .. } = plan.pipeline.limits;
+    let (memory, max_document_bytes) = (plan.memory, plan.pipeline.limits.max_document_bytes);
     let rows: Vec<Range<u64>> = units.iter().map(|unit| unit.rows.clone()).collect();
     let mut reader = RowReader::open(shard, &plan.pipeline.source, max_document_bytes, memory, &rows)?;
     let mut grant = |held: Held| match held.reader + held.content + held.carried <= memory {
