@@ -1,9 +1,11 @@
 //! Arguments in, exit code out. Knows nothing of how anything is done.
 
+mod cli;
+
 use std::{
     io::{self, BufRead, IsTerminal, Write},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
@@ -16,224 +18,19 @@ use blt_pipeline::{
     schema::{self, Table},
     sink::{self, Finish, Output, SinkError, Start, Status},
 };
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::Parser;
 use indicatif::MultiProgress;
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
 };
 
+use self::cli::{Cli, Command, LogFormat, ModelCommand, PipelineArgs, PlanArgs, RunArgs, SchemaName};
+
 const EXIT_PLAN: u8 = 2;
 const EXIT_DATA: u8 = 65;
 const EXIT_INTERNAL: u8 = 70;
 const EXIT_RESUMABLE: u8 = 75;
-
-const EXIT_CODES: &str = "\
-Exit codes:
-  0   done
-  2   wrong usage, or a plan that cannot be carried out
-  65  bad input: a shard could not be read, or more rows in quarantine than allowed; `verify` found damage
-  70  a defect of the program or the device
-  75  interrupted, or storage failed: the same command goes on from there; `verify` and `finalize`: not complete";
-
-/// Runs the entropy model of the Byte Latent Transformer over Parquet shards.
-///
-/// Reads documents, scores every byte, cuts patches where the next byte is hard to guess, and writes
-/// entropies, norms, patches and embeddings back to Parquet.
-#[derive(Parser)]
-#[command(version, after_help = EXIT_CODES)]
-struct Cli {
-    /// Format of the log on standard error.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
-    /// For people.
-    Text,
-    /// A JSON object a line.
-    Json,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run a pipeline, or go on with one that was interrupted.
-    #[command(after_help = RUN_HELP)]
-    Run(RunArgs),
-    /// Show what a run would read and write; runs nothing.
-    #[command(after_help = PLAN_HELP)]
-    Plan(PlanArgs),
-    /// Show how far an output is: units done, in flight and failed, by whom, and when it will be finished.
-    #[command(after_help = "Example:\n  blt-pipeline status output/quickstart")]
-    Status {
-        /// Folder of the output.
-        output: PathBuf,
-        /// Prints a JSON object.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Check every file and row of an output, without its source: exit code 0 if it is complete and right, 65 if
-    /// something is wrong, 75 if it is right so far but not complete.
-    #[command(after_help = "Example:\n  blt-pipeline verify output/quickstart")]
-    Verify {
-        /// Folder of the output.
-        output: PathBuf,
-        /// Prints a JSON object.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Write the manifest of an output whose units are all committed, and remove what no record names. `run` does
-    /// it with the last unit.
-    #[command(after_help = "Example:\n  blt-pipeline finalize output/quickstart")]
-    Finalize {
-        /// Folder of the output.
-        output: PathBuf,
-    },
-    /// List the files in an output that no commit record names, left behind by runs that were killed.
-    #[command(
-        after_help = "Example:\n  blt-pipeline gc output/quickstart\n  blt-pipeline gc output/quickstart --delete"
-    )]
-    Gc {
-        /// Folder of the output.
-        output: PathBuf,
-        /// Deletes them, except what a paused run could still need.
-        #[arg(long)]
-        delete: bool,
-    },
-    /// List the devices that this build can compute on, and which of them `auto` takes.
-    #[command(after_help = "Example:\n  blt-pipeline devices")]
-    Devices {
-        /// Prints a JSON array.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Look at a model.
-    Model {
-        #[command(subcommand)]
-        command: ModelCommand,
-    },
-    /// Print the schema of an output table or of the pipeline file, as JSON.
-    #[command(after_help = "Example:\n  blt-pipeline schema patches")]
-    Schema {
-        /// Which one; without it, all output tables.
-        name: Option<SchemaName>,
-    },
-}
-
-const RUN_HELP: &str = "\
-Examples:
-  blt-pipeline run pipelines/quickstart.toml
-  blt-pipeline run pipelines/fineweb.toml --limit 1000 --set sink.embeddings=none --output /tmp/try
-  blt-pipeline run pipelines/fineweb.toml --shard-index 0 --shard-count 8
-  blt-pipeline run pipelines/fineweb.toml --only-quarantined --set limits.max_document_bytes=\"64 MiB\"
-
-RUST_LOG=debug shows every committed unit.
-
-Exit codes:
-  0 done, 2 bad plan, 65 bad input, 70 a defect, 75 interrupted but resumable";
-
-const PLAN_HELP: &str = "Example:\n  blt-pipeline plan pipelines/quickstart.toml --set sink.embeddings=byte";
-
-#[derive(Args)]
-struct PipelineArgs {
-    /// The pipeline file.
-    file: PathBuf,
-    /// Overrides a key of the file: `--set patch.threshold=1.5`. May be repeated.
-    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
-    set: Vec<String>,
-    /// Takes the first N source rows only, in plan order. Part of the plan: an output made with another
-    /// limit is another output.
-    #[arg(long, value_name = "N")]
-    limit: Option<u64>,
-    /// Folder for the output instead of `sink.uri`.
-    #[arg(long, value_name = "URI")]
-    output: Option<String>,
-}
-
-#[derive(Args)]
-struct StartArgs {
-    /// Takes shards in that the output does not have yet, also into a finished one.
-    #[arg(long, group = "start")]
-    extend: bool,
-    /// Does the units with rows in quarantine once more, and no others; `limits.max_document_bytes` may be larger
-    /// than before.
-    #[arg(long, group = "start")]
-    only_quarantined: bool,
-    /// Deletes what the output holds and starts over; asks before it deletes committed work. Not for shares, which
-    /// would delete each other's.
-    #[arg(long, group = "start")]
-    fresh: bool,
-}
-
-impl StartArgs {
-    fn start(&self) -> Start {
-        match (self.extend, self.only_quarantined, self.fresh) {
-            (true, ..) => Start::Extend,
-            (_, true, _) => Start::Repair,
-            (.., true) => Start::Fresh,
-            _ => Start::Resume,
-        }
-    }
-}
-
-#[derive(Args)]
-struct PlanArgs {
-    #[command(flatten)]
-    pipeline: PipelineArgs,
-    #[command(flatten)]
-    start: StartArgs,
-}
-
-#[derive(Args)]
-struct RunArgs {
-    #[command(flatten)]
-    pipeline: PipelineArgs,
-    #[command(flatten)]
-    start: StartArgs,
-    /// With `--fresh`: does not ask.
-    #[arg(long, requires = "fresh")]
-    yes: bool,
-    /// Does one of several equal shares of the units, counted from 0.
-    #[arg(long, value_name = "I", requires = "shard_count", group = "which_share")]
-    shard_index: Option<u32>,
-    /// Number of shares; each is for a process of its own, and all of them write to one output.
-    #[arg(long, value_name = "N", requires = "which_share")]
-    shard_count: Option<u32>,
-    /// Takes the index from SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX. The number of shares is
-    /// SLURM_ARRAY_TASK_COUNT, or what --shard-count says: Kubernetes does not tell it.
-    #[arg(long, group = "which_share")]
-    shard_from_env: bool,
-    /// Starts even if the disk seems to have too little room.
-    #[arg(long)]
-    no_space_check: bool,
-    /// Writes what every thread did and waited for to FILE, for ui.perfetto.dev or chrome://tracing.
-    #[arg(long, value_name = "FILE")]
-    profile: Option<PathBuf>,
-}
-
-#[derive(Subcommand)]
-enum ModelCommand {
-    /// Print a model's architecture, size, window, threshold and hash.
-    #[command(
-        after_help = "Example:\n  blt-pipeline model info embedded\n  blt-pipeline model info models/small"
-    )]
-    Info {
-        /// A model folder, a safetensors file, or `embedded`.
-        weights: String,
-    },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum SchemaName {
-    Documents,
-    Patches,
-    Bytes,
-    Quarantine,
-    Pipeline,
-}
 
 /// An error with the exit code it leads to.
 struct Failure {

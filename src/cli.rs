@@ -1,0 +1,213 @@
+//! The command line: commands, their arguments and the help that they print.
+
+use std::path::PathBuf;
+
+use blt_pipeline::sink::Start;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done
+  2   wrong usage, or a plan that cannot be carried out
+  65  bad input: a shard could not be read, or more rows in quarantine than allowed; `verify` found damage
+  70  a defect of the program or the device
+  75  interrupted, or storage failed: the same command goes on from there; `verify` and `finalize`: not complete";
+
+/// Runs the entropy model of the Byte Latent Transformer over Parquet shards.
+///
+/// Reads documents, scores every byte, cuts patches where the next byte is hard to guess, and writes
+/// entropies, norms, patches and embeddings back to Parquet.
+#[derive(Parser)]
+#[command(version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// Format of the log on standard error.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run a pipeline, or go on with one that was interrupted.
+    #[command(after_help = RUN_HELP)]
+    Run(RunArgs),
+    /// Show what a run would read and write; runs nothing.
+    #[command(after_help = PLAN_HELP)]
+    Plan(PlanArgs),
+    /// Show how far an output is: units done, in flight and failed, by whom, and when it will be finished.
+    #[command(after_help = "Example:\n  blt-pipeline status output/quickstart")]
+    Status {
+        /// Folder of the output.
+        output: PathBuf,
+        /// Prints a JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check every file and row of an output, without its source: exit code 0 if it is complete and right, 65 if
+    /// something is wrong, 75 if it is right so far but not complete.
+    #[command(after_help = "Example:\n  blt-pipeline verify output/quickstart")]
+    Verify {
+        /// Folder of the output.
+        output: PathBuf,
+        /// Prints a JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the manifest of an output whose units are all committed, and remove what no record names. `run` does
+    /// it with the last unit.
+    #[command(after_help = "Example:\n  blt-pipeline finalize output/quickstart")]
+    Finalize {
+        /// Folder of the output.
+        output: PathBuf,
+    },
+    /// List the files in an output that no commit record names, left behind by runs that were killed.
+    #[command(
+        after_help = "Example:\n  blt-pipeline gc output/quickstart\n  blt-pipeline gc output/quickstart --delete"
+    )]
+    Gc {
+        /// Folder of the output.
+        output: PathBuf,
+        /// Deletes them, except what a paused run could still need.
+        #[arg(long)]
+        delete: bool,
+    },
+    /// List the devices that this build can compute on, and which of them `auto` takes.
+    #[command(after_help = "Example:\n  blt-pipeline devices")]
+    Devices {
+        /// Prints a JSON array.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at a model.
+    Model {
+        #[command(subcommand)]
+        command: ModelCommand,
+    },
+    /// Print the schema of an output table or of the pipeline file, as JSON.
+    #[command(after_help = "Example:\n  blt-pipeline schema patches")]
+    Schema {
+        /// Which one; without it, all output tables.
+        name: Option<SchemaName>,
+    },
+}
+
+const RUN_HELP: &str = "\
+Examples:
+  blt-pipeline run pipelines/quickstart.toml
+  blt-pipeline run pipelines/fineweb.toml --limit 1000 --set sink.embeddings=none --output /tmp/try
+  blt-pipeline run pipelines/fineweb.toml --shard-index 0 --shard-count 8
+  blt-pipeline run pipelines/fineweb.toml --only-quarantined --set limits.max_document_bytes=\"64 MiB\"
+
+RUST_LOG=debug shows every committed unit.
+
+Exit codes:
+  0 done, 2 bad plan, 65 bad input, 70 a defect, 75 interrupted but resumable";
+
+const PLAN_HELP: &str = "Example:\n  blt-pipeline plan pipelines/quickstart.toml --set sink.embeddings=byte";
+
+#[derive(Args)]
+pub(crate) struct PipelineArgs {
+    /// The pipeline file.
+    pub(crate) file: PathBuf,
+    /// Overrides a key of the file: `--set patch.threshold=1.5`. May be repeated.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Takes the first N source rows only, in plan order. Part of the plan: an output made with another
+    /// limit is another output.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u64>,
+    /// Folder for the output instead of `sink.uri`.
+    #[arg(long, value_name = "URI")]
+    pub(crate) output: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct StartArgs {
+    /// Takes shards in that the output does not have yet, also into a finished one.
+    #[arg(long, group = "start")]
+    pub(crate) extend: bool,
+    /// Does the units with rows in quarantine once more, and no others; `limits.max_document_bytes` may be larger
+    /// than before.
+    #[arg(long, group = "start")]
+    pub(crate) only_quarantined: bool,
+    /// Deletes what the output holds and starts over; asks before it deletes committed work. Not for shares, which
+    /// would delete each other's.
+    #[arg(long, group = "start")]
+    pub(crate) fresh: bool,
+}
+
+impl StartArgs {
+    pub(crate) fn start(&self) -> Start {
+        match (self.extend, self.only_quarantined, self.fresh) {
+            (true, ..) => Start::Extend,
+            (_, true, _) => Start::Repair,
+            (.., true) => Start::Fresh,
+            _ => Start::Resume,
+        }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    #[command(flatten)]
+    pub(crate) start: StartArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    #[command(flatten)]
+    pub(crate) start: StartArgs,
+    /// With `--fresh`: does not ask.
+    #[arg(long, requires = "fresh")]
+    pub(crate) yes: bool,
+    /// Does one of several equal shares of the units, counted from 0.
+    #[arg(long, value_name = "I", requires = "shard_count", group = "which_share")]
+    pub(crate) shard_index: Option<u32>,
+    /// Number of shares; each is for a process of its own, and all of them write to one output.
+    #[arg(long, value_name = "N", requires = "which_share")]
+    pub(crate) shard_count: Option<u32>,
+    /// Takes the index from SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX. The number of shares is
+    /// SLURM_ARRAY_TASK_COUNT, or what --shard-count says: Kubernetes does not tell it.
+    #[arg(long, group = "which_share")]
+    pub(crate) shard_from_env: bool,
+    /// Starts even if the disk seems to have too little room.
+    #[arg(long)]
+    pub(crate) no_space_check: bool,
+    /// Writes what every thread did and waited for to FILE, for ui.perfetto.dev or chrome://tracing.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ModelCommand {
+    /// Print a model's architecture, size, window, threshold and hash.
+    #[command(
+        after_help = "Example:\n  blt-pipeline model info embedded\n  blt-pipeline model info models/small"
+    )]
+    Info {
+        /// A model folder, a safetensors file, or `embedded`.
+        weights: String,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum SchemaName {
+    Documents,
+    Patches,
+    Bytes,
+    Quarantine,
+    Pipeline,
+}
