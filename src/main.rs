@@ -12,8 +12,8 @@ use std::{
 };
 
 use blt_pipeline::{
-    config::{self, Overrides, Pipeline, Weights},
-    model::{self, Abilities, Adapter, BatchCache, EntropyModel, ModelFiles, device::Kind},
+    config::{self, Device, Overrides, Pipeline, Weights},
+    model::{self, Abilities, Adapter, BatchCache, EntropyModel, ModelError, ModelFiles, device::Kind},
     pipeline::{self, Begun, DeviceFacts, Display, Ending, Plan, RunError, Share, Stop, Summary, Trace},
     schema::{self, Table},
     sink::{self, Finish, Output, SinkError, Start, Status},
@@ -41,6 +41,16 @@ struct Failure {
 impl Failure {
     fn plan(error: impl ToString) -> Self {
         Failure { code: EXIT_PLAN, message: error.to_string() }
+    }
+
+    /// Of a device that was chosen and does not do its part: gone, full, or with a driver that fails.
+    fn device(error: ModelError) -> Self {
+        let code = match error {
+            ModelError::Lost(_) | ModelError::OutOfMemory(_) => EXIT_RESUMABLE,
+            ModelError::Device(_) => EXIT_INTERNAL,
+            _ => EXIT_PLAN,
+        };
+        Failure { code, message: error.to_string() }
     }
 }
 
@@ -156,8 +166,11 @@ fn open(args: &PipelineArgs, start: Start) -> Result<Opened, Failure> {
     let pipeline = Pipeline::load(&args.file, &overrides).map_err(Failure::plan)?;
     Plan::check_supported(&pipeline)?;
     let files = model::open(&pipeline.model.weights).map_err(Failure::plan)?;
-    let (adapter, why) = model::choose(&pipeline.model, &model::adapters()).map_err(Failure::plan)?;
-    let has = adapter.abilities().map_err(Failure::plan)?.precisions;
+    // A driver that is out of order is no matter for a run on the processor.
+    let adapters =
+        if pipeline.model.device == Device::Cpu { vec![Adapter::cpu()] } else { model::adapters() };
+    let (adapter, why) = model::choose(&pipeline.model, &adapters).map_err(Failure::plan)?;
+    let has = adapter.abilities().map_err(Failure::device)?.precisions;
     let begun = Plan::begun_with(&pipeline, start)?;
     let asked = pipeline.model.precision;
     let precision =
@@ -171,7 +184,7 @@ fn open(args: &PipelineArgs, start: Start) -> Result<Opened, Failure> {
 /// Puts the model on its device, and finds out how many tokens it takes in one go where nothing says.
 fn load(opened: &mut Opened) -> Result<Box<dyn EntropyModel>, Failure> {
     let Opened { pipeline, files, adapter, device, begun } = opened;
-    let mut model = model::load(adapter, device.precision, files).map_err(Failure::plan)?;
+    let mut model = model::load(adapter, device.precision, files).map_err(Failure::device)?;
     if adapter.kind == Kind::Cpu {
         return Ok(model);
     }
@@ -182,11 +195,14 @@ fn load(opened: &mut Opened) -> Result<Box<dyn EntropyModel>, Failure> {
     let known = begun.batch_tokens.or(pipeline.model.batch_tokens.map(|n| n.get() as usize));
     let most = known.or_else(|| cache.as_ref()?.get(&key)).unwrap_or(device.batch_tokens);
     let started = Instant::now();
-    let fits = model::fitting_batch(model.as_mut(), most, context).map_err(Failure::plan)?;
+    let fits = model::fitting_batch(model.as_mut(), most, context).map_err(Failure::device)?;
     tracing::info!(
         "kernels are ready after {:.1} s; {fits} tokens fit at once",
         started.elapsed().as_secs_f64()
     );
+    if let Some(known) = known.filter(|known| *known > fits) {
+        tracing::warn!("batches of {known} tokens will be scored in parts");
+    }
     if let (None, Some(cache)) = (known, cache) {
         cache.put(&key, fits);
     }
@@ -364,8 +380,16 @@ fn print(text: &impl std::fmt::Display) -> Result<(), Failure> {
 
 fn show_plan(args: &PlanArgs) -> Result<(), Failure> {
     let start = args.start.start();
-    let plan = freeze(open(&args.pipeline, start)?, start)?;
-    print(&plan.describe()?)
+    let opened = open(&args.pipeline, start)?;
+    let decided = opened.begun.batch_tokens.is_some() || opened.pipeline.model.batch_tokens.is_some();
+    let tried = opened.adapter.kind != Kind::Cpu && !decided;
+    print(&freeze(opened, start)?.describe()?)?;
+    if tried {
+        print(
+            &"batch_tokens is what a run begins to try with: it gets smaller if so many do not fit on the device",
+        )?;
+    }
+    Ok(())
 }
 
 fn show_status(output: &Path, json: bool) -> Result<(), Failure> {

@@ -199,6 +199,8 @@ def main():
     parser.add_argument("--only", choices=["full", "small"])
     parser.add_argument("--tokens", type=int, default=8192, help="of the full model's stream; the small one's is 8 times as long, a GPU's 64 times")
     options = parser.parse_args()
+    if options.tokens <= 0 or options.tokens % max(LENGTHS):
+        parser.error(f"--tokens must be a multiple of {max(LENGTHS)}: whole contexts")
     if options.device == "gpu":
         return compare_on_gpu(full_model(options.work), 64 * options.tokens, options)
     if options.only != "small":

@@ -48,7 +48,7 @@ fn main() {
     }
 }
 
-/// As the engine does: two batches are with the device. Hidden states are looked at and dropped.
+/// As the engine does: two batches are with the device. Hidden states are dropped.
 fn score(model: &mut dyn EntropyModel, batches: &[PackedTokens], wanted: Wanted) -> Vec<Scores> {
     let (mut flights, mut all) = (VecDeque::new(), Vec::new());
     for batch in batches.iter().map(Some).chain([None, None]) {

@@ -92,7 +92,10 @@ impl Adapter {
     }
 
     fn answers_to(&self, name: &str) -> bool {
-        name.parse() == Ok(self.number) || self.name.to_lowercase().contains(&name.to_lowercase())
+        match name.parse::<usize>() {
+            Ok(number) => number == self.number,
+            Err(_) => self.name.to_lowercase().contains(&name.to_lowercase()),
+        }
     }
 }
 
@@ -192,10 +195,10 @@ fn found(adapters: &[Adapter]) -> String {
 }
 
 /// The number format to compute in: what the pipeline file asks for or, where it leaves that free, what an output was
-/// begun with if the device has it, else what the device does best.
+/// begun with, else what the device does best.
 ///
 /// # Errors
-/// When the device does not have it.
+/// When the device does not have what was asked for, or what the output was begun with.
 pub fn precision(
     asked: Precision,
     begun_with: Option<Precision>,
@@ -227,9 +230,9 @@ pub fn fitting_batch(model: &mut dyn EntropyModel, most: usize, context: usize) 
     let wanted = Wanted { norms: true, pre_norm: true };
     let mut tokens = most.max(context);
     loop {
-        let contexts = tokens / context;
-        let batch =
-            PackedTokens { tokens: vec![0; contexts * context], context_lengths: vec![context; contexts] };
+        let mut context_lengths = vec![context; tokens / context];
+        context_lengths.extend(Some(tokens % context).filter(|left| *left > 0));
+        let batch = PackedTokens { tokens: vec![0; tokens], context_lengths };
         let both = [model.submit(&batch, wanted), model.submit(&batch, wanted)];
         let both: Result<Vec<_>, _> = both.into_iter().map(|flight| flight.and_then(Pending::wait)).collect();
         match both {
@@ -275,5 +278,84 @@ impl BatchCache {
     fn read(&self) -> serde_json::Map<String, serde_json::Value> {
         let text = std::fs::read(&self.0).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Scores;
+
+    fn card(number: usize, kind: Kind) -> Adapter {
+        let name = format!("NVIDIA H100 80GB HBM3 {}", kind.name());
+        Adapter { api: Api::Wgpu, number, number_of_kind: number, name, kind, driver: String::new() }
+    }
+
+    #[test]
+    fn the_best_real_device_is_taken_unless_another_is_named() {
+        let all = [
+            card(0, Kind::Software),
+            card(1, Kind::IntegratedGpu),
+            card(2, Kind::DiscreteGpu),
+            card(3, Kind::DiscreteGpu),
+            Adapter::cpu(),
+        ];
+        let choose = |adapter: Option<&str>, all: &[Adapter]| {
+            let settings = config::Model { adapter: adapter.map(str::to_owned), ..config::Model::default() };
+            choose(&settings, all).map(|(adapter, _)| adapter.number)
+        };
+        assert_eq!(choose(None, &all).unwrap(), 2);
+        // A number is no part of a name: all of these have an 8, a 1 and a 3 in theirs.
+        assert_eq!(choose(Some("1"), &all).unwrap(), 1);
+        assert_eq!(choose(Some("3"), &all).unwrap(), 3);
+        assert!(choose(Some("8"), &all).unwrap_err().to_string().contains("no such device"));
+        assert_eq!(choose(Some("h100"), &all).unwrap(), 2);
+        assert_eq!(choose(Some("Software"), &all).unwrap(), 0);
+        assert_eq!(choose(None, &[card(7, Kind::Software), Adapter::cpu()]).unwrap(), 0);
+    }
+
+    #[test]
+    fn an_output_keeps_the_number_format_that_it_was_begun_with() {
+        let (f16, f32) = (Precision::F16, Precision::F32);
+        let of = |asked, begun, has: &[Precision]| precision(asked, begun, "the device", has);
+        assert_eq!(of(Precision::Auto, None, &[f16, f32]).unwrap(), f16);
+        assert_eq!(of(Precision::Auto, Some(f32), &[f16, f32]).unwrap(), f32);
+        assert_eq!(of(f32, Some(f16), &[f16, f32]).unwrap(), f32);
+        let refused = of(Precision::Auto, Some(f16), &[f32]).unwrap_err().to_string();
+        assert!(refused.contains("which the output was begun with"), "{refused}");
+    }
+
+    /// Has room for so many tokens at once, in whatever contexts.
+    struct Small(usize);
+
+    impl EntropyModel for Small {
+        fn dim(&self) -> usize {
+            1
+        }
+
+        fn max_context(&self) -> usize {
+            100
+        }
+
+        fn device_class(&self) -> String {
+            "small".to_owned()
+        }
+
+        fn score(&mut self, batch: &PackedTokens, _: Wanted) -> Result<Scores, ModelError> {
+            match batch.tokens.len() > self.0 {
+                true => Err(ModelError::OutOfMemory(format!("{} tokens", batch.tokens.len()))),
+                false => Ok(Scores::default()),
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_batch_that_fits_is_found_by_halves_and_all_of_it_is_tried() {
+        assert_eq!(fitting_batch(&mut Small(800), 800, 100).unwrap(), 800);
+        assert_eq!(fitting_batch(&mut Small(799), 800, 100).unwrap(), 400);
+        // Not only the whole contexts in it.
+        assert_eq!(fitting_batch(&mut Small(800), 850, 100).unwrap(), 425);
+        assert_eq!(fitting_batch(&mut Small(120), 800, 100).unwrap(), 100);
+        assert!(matches!(fitting_batch(&mut Small(99), 800, 100), Err(ModelError::OutOfMemory(_))));
     }
 }

@@ -90,14 +90,27 @@ impl DeviceFacts {
         }
     }
 
-    /// What a run may hold beside such a device. A card takes batches so large, and so fast, that its next unit must be in
-    /// memory while those before it are patched and encoded; a machine that has one has the room.
+    /// What a run may hold beside such a device: 2 GiB, and with a card of its own memory up to 8, of which a quarter of
+    /// the machine's. Its batches are so large, and so soon done, that the next unit must be there while those before it are
+    /// patched and encoded.
     pub fn memory_beside(kind: Kind) -> u64 {
         match kind {
-            Kind::DiscreteGpu | Kind::VirtualGpu => 8 << 30,
+            Kind::DiscreteGpu | Kind::VirtualGpu => (memory_of_machine() / 4).clamp(2 << 30, 8 << 30),
             Kind::IntegratedGpu | Kind::Unknown | Kind::Cpu | Kind::Software => 2 << 30,
         }
     }
+}
+
+/// Bytes that this machine, or the control group that the process is in, has; 0 where the system does not tell.
+fn memory_of_machine() -> u64 {
+    let kib = |text: String| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse().ok()
+    };
+    let total = std::fs::read_to_string("/proc/meminfo").ok().and_then(kib).map_or(0, |kib| 1024 * kib);
+    // In a container the group's folder is this one; "max" is no limit.
+    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|n| n.trim().parse().ok());
+    limit.map_or(total, |limit: u64| limit.min(total))
 }
 
 impl ModelFacts {

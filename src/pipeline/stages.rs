@@ -406,17 +406,18 @@ pub fn pack(
 /// of the next are on their way.
 const IN_FLIGHT: usize = 2;
 
-/// A batch that the device has, or the news that a unit failed, which keeps its place among them.
+/// A batch that the device has, or the news that a unit failed, which keeps its place among them and goes to the thread
+/// that has the unit's other batches.
 enum Flight {
     Batch { batch: ModelBatch, scores: Pending },
-    Failed(FailedUnit),
+    Failed { failed: FailedUnit, sequence: usize },
 }
 
 impl Flight {
     fn has_landed(&self) -> bool {
         match self {
             Flight::Batch { scores, .. } => scores.is_done(),
-            Flight::Failed(_) => true,
+            Flight::Failed { .. } => true,
         }
     }
 }
@@ -433,7 +434,8 @@ pub fn model(
 ) -> Result<(), Closed> {
     let wanted = recipe.wanted();
     let mut flights: VecDeque<Flight> = VecDeque::with_capacity(IN_FLIGHT);
-    let mut failed_sequence = None;
+    // The unit whose batches come, and that which failed last: of it nothing more needs to be heard.
+    let (mut current, mut failed_unit) = (None, None);
     // Since when the device has had something to do.
     let mut working: Option<Instant> = None;
     // What the device has been found to have no room for.
@@ -452,9 +454,18 @@ pub fn model(
             continue;
         }
         match next {
-            Some(Err(failed)) => flights.push_back(Flight::Failed(failed)),
-            Some(Ok(batch)) if failed_sequence == Some(batch.ticket.sequence) => {}
+            Some(Err(failed)) if failed_unit == Some(failed.unit.id) => {}
+            Some(Err(failed)) => {
+                failed_unit = Some(failed.unit.id);
+                // Of another unit than the current one nothing has been dealt yet: any thread will do.
+                let sequence =
+                    current.filter(|(id, _)| *id == failed.unit.id).map_or(0, |(_, sequence)| sequence);
+                flights.push_back(Flight::Failed { failed, sequence });
+            }
+            Some(Ok(batch)) if failed_unit == Some(batch.ticket.unit.id) => {}
             Some(Ok(batch)) => {
+                let sequence = batch.ticket.sequence;
+                current = Some((batch.ticket.unit.id, sequence));
                 working.get_or_insert_with(Instant::now);
                 let submitted = attempt(meter, &batch.ticket.unit, Blame::Program, || {
                     if batch.packed.packed.tokens.is_empty() {
@@ -473,8 +484,8 @@ pub fn model(
                 flights.push_back(match submitted {
                     Ok(scores) => Flight::Batch { batch, scores },
                     Err(failed) => {
-                        failed_sequence = Some(batch.ticket.sequence);
-                        Flight::Failed(failed)
+                        failed_unit = Some(failed.unit.id);
+                        Flight::Failed { failed, sequence }
                     }
                 });
             }
@@ -499,16 +510,19 @@ pub fn model(
                             outlet.send(Ok(ScoredBatch { ticket, documents, packed, scores, last }))?;
                         }
                         Err(failed) => {
-                            failed_sequence = Some(ticket.sequence);
-                            // A later batch of the unit may be with the device already.
-                            flights.retain(|flight| {
-                                !matches!(flight, Flight::Batch { batch, .. } if batch.ticket.sequence == ticket.sequence)
+                            failed_unit = Some(failed.unit.id);
+                            // A later batch of the unit may be with the device already, or have failed, too.
+                            flights.retain(|flight| match flight {
+                                Flight::Batch { batch, .. } => batch.ticket.unit.id != failed.unit.id,
+                                Flight::Failed { failed: other, .. } => other.unit.id != failed.unit.id,
                             });
                             outlet.send(Err(failed))?;
                         }
                     }
                 }
-                Some(Flight::Failed(failed)) => scored[0].send(Err(failed))?,
+                Some(Flight::Failed { failed, sequence }) => {
+                    scored[sequence % scored.len()].send(Err(failed))?
+                }
                 None => {}
             },
         }

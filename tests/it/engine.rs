@@ -253,6 +253,28 @@ fn a_poison_unit_fails_alone_and_its_reason_is_kept() {
 }
 
 #[test]
+fn units_that_fail_late_cost_no_other_unit() {
+    // Several batches each, dealt to several threads; every other unit fails at its last but one.
+    let texts: Vec<String> = (0..12)
+        .map(|i| {
+            let mut text = prose(4000, i);
+            if i % 2 == 1 {
+                text.insert(2500, '\u{7}');
+            }
+            text
+        })
+        .collect();
+    let work = Work::with(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut model = poisoned(7, || Err(ModelError::Device("no more".into())));
+    let summary = work.engine(&["sink.unit_bytes=1", "model.batch_tokens=1024"], &mut model).unwrap();
+    let failed: Vec<&str> = summary.failures.iter().map(|failure| failure.name.as_str()).collect();
+    let odd: Vec<String> = (0..6).map(|i| format!("00000-{:05}", 2 * i + 1)).collect();
+    assert_eq!(failed, odd, "{:?}", summary.failures);
+    assert!(summary.failures.iter().all(|failure| failure.stage == "model"), "{:?}", summary.failures);
+    assert_eq!(work.documents().len(), 6);
+}
+
+#[test]
 fn a_value_that_is_not_finite_fails_its_unit_and_names_the_row() {
     let mut infinite = Altered(|batch, scores| {
         if batch.tokens.contains(&(7 + BYTE_OFFSET)) {

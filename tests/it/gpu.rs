@@ -1,6 +1,8 @@
 //! The model on a GPU. Software that answers in place of one will do; `BLT_REQUIRE_GPU` makes it an error that there is
 //! none, and may name the adapter.
 
+#![expect(clippy::print_stdout, reason = "what ran, and on which device")]
+
 use blt_pipeline::config::Precision;
 use blt_pipeline::data::{PackedTokens, Wanted};
 use blt_pipeline::model::device::Kind;

@@ -267,8 +267,8 @@ pub(super) fn by_planes<F: Float>(
             #[unroll]
             for i in 0..VECTOR {
                 let score = mine[comptime!(group * VECTOR + i)];
-                // A score that is not seen is the least number there is, and so may the reference be.
-                let p = select(score > LOWEST, (score - reference).exp(), 0.0f32);
+                // A score that is not seen is the least number there is, and so may the reference be. NaN stays NaN.
+                let p = select(score == LOWEST, 0.0f32, (score - reference).exp());
                 weight += p;
                 four.insert(i, F::cast_from(p));
             }

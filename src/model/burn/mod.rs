@@ -41,6 +41,9 @@ const TILE: usize = linear::TILE;
 /// Units of a cube of a kernel that takes element after element.
 const UNITS: u32 = 256;
 
+/// Tokens of a batch for which every kernel has at most 65,535 cubes in a dimension.
+const MAX_TOKENS: usize = 65_535 / TILE * TILE * kernels::ROWS as usize;
+
 /// The model on a GPU.
 pub struct GpuModel {
     config: ModelConfig,
@@ -58,7 +61,8 @@ pub struct GpuModel {
     sin: Handle,
 }
 
-/// What works together on a tile of a product, and so which kernels run.
+/// What works together on a tile of a product, and so which kernels run. The words are CubeCL's: a *unit* is a thread, a
+/// *plane* a subgroup (warp), a *cube* a workgroup (thread block).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kernels {
     /// A whole cube, on tensor cores.
@@ -489,6 +493,9 @@ impl EntropyModel for GpuModel {
 
     fn submit(&mut self, batch: &PackedTokens, wanted: Wanted) -> Result<Pending, ModelError> {
         check_batch(batch, self.config.max_seqlen)?;
+        if batch.tokens.len() > MAX_TOKENS {
+            return Err(ModelError::OutOfMemory(format!("a GPU takes at most {MAX_TOKENS} tokens at once")));
+        }
         match self.precision {
             Precision::F16 => self.forward::<f16>(batch, wanted),
             Precision::Bf16 => self.forward::<bf16>(batch, wanted),

@@ -2,7 +2,7 @@
 //! documents.
 //!
 //! A stream is cut into blocks of tokens, each of which one core takes through a whole layer while the
-//! block stays in its second cache. All that a block needs of the others are keys and values, so the cores
+//! block stays in its L2 cache. All that a block needs of the others are keys and values, so the cores
 //! wait for one another twice a layer, and no work is left to one of them. Vector instructions are chosen
 //! at run time and do not change the results: a context gets the same bits wherever it stands in whatever
 //! stream.
@@ -25,7 +25,7 @@ use super::{EntropyModel, ModelConfig, ModelError, ModelFiles, check_batch};
 use crate::data::{PackedTokens, Scores, Wanted};
 
 /// Tokens that one core takes at a time: whole panels and whole tiles of every width of vectors, and at
-/// dim 768 what a second cache of 512 KiB holds.
+/// dim 768 what an L2 cache of 512 KiB holds.
 const BLOCK_TOKENS: usize = 96;
 /// Contexts are taken together up to this many tokens: memory does not grow with longer streams.
 const STREAM_TOKENS: usize = 8192;

@@ -133,7 +133,7 @@ fn multiply_rows<S: Simd, const ROWS: usize>(
 ) {
     let lanes = lanes::<S>();
     let mut tile = [0.0; MAX_TILE];
-    // A row panel stays in the first cache while it meets all token panels, and these in the second.
+    // A row panel stays in the L1 cache while it meets all token panels, and these in L2.
     for (i, weights) in matrix.data.filled(matrix.len).chunks_exact(matrix.n_in * ROWS).enumerate() {
         let first_row = i * ROWS;
         let n_rows = ROWS.min(matrix.n_out - first_row);
