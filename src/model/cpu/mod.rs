@@ -3,7 +3,7 @@
 //!
 //! A stream is cut into blocks of tokens, each of which one core takes through a whole layer while the
 //! block stays in its L2 cache. All that a block needs of the others are keys and values, so the cores
-//! wait for one another twice a layer, and no work is left to one of them. Vector instructions are chosen
+//! wait for one another once a layer, and no work is left to one of them. Vector instructions are chosen
 //! at run time and do not change the results: a context gets the same bits wherever it stands in whatever
 //! stream.
 
@@ -92,8 +92,9 @@ impl CpuModel {
         let queries = self.stream.queries.first(n_padded * query_dim);
         let cos = self.stream.cos.first(n_padded * half);
         let sin = self.stream.sin.first(n_padded * half);
-        let keys = self.stream.keys.first(n_blocks * blocks.keys_len());
-        let values = self.stream.values.first(n_blocks * blocks.values_len());
+        let [mut memory, mut next_memory] = self.stream.memory.each_mut().map(|(keys, values)| {
+            (keys.first(n_blocks * blocks.keys_len()), values.first(n_blocks * blocks.values_len()))
+        });
 
         (
             tokens.par_chunks(BLOCK_TOKENS),
@@ -103,49 +104,73 @@ impl CpuModel {
             sin.par_chunks_mut(block(half)),
         )
             .into_par_iter()
+            .with_max_len(1)
             .for_each(|(tokens, positions, hidden, cos, sin)| {
                 gather(&self.embedding, dim, tokens.iter().map(|&token| usize::from(token)), hidden, lanes);
                 gather(&self.angles.cos, half, positions.iter().map(|&p| p as usize), cos, lanes);
                 gather(&self.angles.sin, half, positions.iter().map(|&p| p as usize), sin, lanes);
             });
-        for layer in &self.layers {
-            (
-                hidden.par_chunks(block(dim)),
-                cos.par_chunks(block(half)),
-                sin.par_chunks(block(half)),
-                queries.par_chunks_mut(block(query_dim)),
-                keys.par_chunks_mut(blocks.keys_len()),
-                values.par_chunks_mut(blocks.values_len()),
-            )
-                .into_par_iter()
-                .for_each(|(hidden, cos, sin, queries, keys, values)| {
-                    scratch.with(|scratch| {
-                        let work =
-                            Project { layer, blocks, eps, hidden, cos, sin, queries, keys, values, scratch };
-                        arch.dispatch(work);
-                    });
-                });
-            let memory = Memory { blocks, keys, values };
+        let mut layers = self.layers.iter();
+        let mut next = layers.next();
+        let mut layer = None;
+        // One task takes its block through the rest of a layer and into the next, whose keys and values go where no other
+        // task reads.
+        while layer.is_some() || next.is_some() {
+            let (keys, values) = (&*memory.0, &*memory.1);
             (
                 hidden.par_chunks_mut(block(dim)),
-                queries.par_chunks(block(query_dim)),
+                queries.par_chunks_mut(block(query_dim)),
                 sights.par_chunks(BLOCK_TOKENS / lanes),
+                cos.par_chunks(block(half)),
+                sin.par_chunks(block(half)),
+                next_memory.0.par_chunks_mut(blocks.keys_len()),
+                next_memory.1.par_chunks_mut(blocks.values_len()),
             )
                 .into_par_iter()
-                .for_each(|(hidden, queries, sights)| {
+                .with_max_len(1)
+                .for_each(|(hidden, queries, sights, cos, sin, next_keys, next_values)| {
                     scratch.with(|scratch| {
-                        arch.dispatch(Mix { layer, memory, eps, hidden, queries, sights, scratch });
+                        if let Some(layer) = layer {
+                            let memory = Memory { blocks, keys, values };
+                            arch.dispatch(Mix {
+                                layer,
+                                memory,
+                                eps,
+                                hidden: &mut *hidden,
+                                queries: &*queries,
+                                sights,
+                                scratch: &mut *scratch,
+                            });
+                        }
+                        if let Some(layer) = next {
+                            let (keys, values) = (next_keys, next_values);
+                            arch.dispatch(Project {
+                                layer,
+                                blocks,
+                                eps,
+                                hidden,
+                                cos,
+                                sin,
+                                queries,
+                                keys,
+                                values,
+                                scratch,
+                            });
+                        }
                     });
                 });
+            std::mem::swap(&mut memory, &mut next_memory);
+            (layer, next) = (next, layers.next());
         }
         let (output, vocabulary) = (&self.output, config.vocab_size);
-        (hidden.par_chunks(block(dim)), out.blocks(BLOCK_TOKENS, dim)).into_par_iter().for_each(
-            |(hidden, out)| {
+        (hidden.par_chunks(block(dim)), out.blocks(BLOCK_TOKENS, dim))
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(|(hidden, out)| {
                 scratch.with(|scratch| {
                     arch.dispatch(Finish { output, vocabulary, dim, eps, hidden, out, scratch })
                 });
-            },
-        );
+            });
     }
 }
 
@@ -241,9 +266,8 @@ struct Stream {
     hidden: Aligned,
     /// Panels of all heads of queries.
     queries: Aligned,
-    /// As [`Blocks`] lays them out.
-    keys: Aligned,
-    values: Aligned,
+    /// Keys and values as [`Blocks`] lays them out, of a layer and of the next.
+    memory: [(Aligned, Aligned); 2],
     /// Panels of `head_dim / 2` angles.
     cos: Aligned,
     sin: Aligned,
