@@ -427,17 +427,24 @@ impl Plan {
             Embeddings::Byte => content.saturating_mul(40),
             _ => 0,
         };
-        // Hidden states of the batches between the model and the patcher, of which a unit has four at its most.
-        let hidden = match tables.embeddings {
+        let hidden = self.hidden_memory_of(load);
+        // Carried columns are read, put together and taken from. A row has names and numbers besides its content.
+        let rows = carried.saturating_mul(3).saturating_add(rows.saturating_mul(256));
+        [columns, embeddings, encoding, bytes, hidden, rows].into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// The part of [`Self::memory_of`] that a unit no longer needs once it is patched: hidden states of its batches between the
+    /// model and the patcher, of which it has four at its most.
+    pub(super) fn hidden_memory_of(&self, load: &Load) -> u64 {
+        let tables = &self.recipe.tables;
+        let tokens = load.content.saturating_add(2 * load.rows);
+        match tables.embeddings {
             Embeddings::None => 0,
             _ => {
                 let held = tokens.min(4 * self.batch_tokens as u64 + self.deferred_tokens(tokens));
                 held.saturating_mul(4 * tables.dim as u64)
             }
-        };
-        // Carried columns are read, put together and taken from. A row has names and numbers besides its content.
-        let rows = carried.saturating_mul(3).saturating_add(rows.saturating_mul(256));
-        [columns, embeddings, encoding, bytes, hidden, rows].into_iter().fold(0, u64::saturating_add)
+        }
     }
 
     /// Tokens whose hidden states wait for the end of their document, twice because their list grows by doubling.

@@ -604,7 +604,12 @@ pub fn patch(
         });
         match step {
             Ok(None) => {}
-            Ok(Some((unit, counts))) => assembled.send(Ok(AssembledUnit { ticket, unit, counts }))?,
+            Ok(Some((unit, counts))) => {
+                // The next unit may come in for what is no longer needed of this one.
+                let held = plan.memory_of(&Load { patches: Some(counts.patches), ..ticket.load });
+                ticket.memory.resize(held - plan.hidden_memory_of(&ticket.load), control);
+                assembled.send(Ok(AssembledUnit { ticket, unit, counts }))?;
+            }
             Err(mut failed) => {
                 failed_unit = Some(ticket.unit.id);
                 if dense.is_some() {
