@@ -87,8 +87,7 @@ class Side:
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, **turn):
-        print(json.dumps({key: str(value) if isinstance(value, pathlib.Path) else value for key, value in turn.items()}),
-              file=self.process.stdin, flush=True)
+        print(json.dumps(turn, default=str), file=self.process.stdin, flush=True)
 
     def answer(self):
         """Seconds and CPU seconds."""

@@ -182,7 +182,7 @@ pub(super) struct SinkSection {
 pub(super) struct LimitsSection {
     /// Bytes that everything on its way may hold at once, the model not counted: an integer, or a string like `2 GiB`. A unit that
     /// needs more fails by name. Without it 2 GiB; with a GPU that has memory of its own a
-    /// quarter of the machine's or container's, up to 8 GiB.
+    /// quarter of the machine's or container's, 2 to 8 GiB.
     pub memory: Option<ByteSize>,
     /// Longest document in bytes: an integer, or a string like `32 MiB`. A longer one goes to
     /// quarantine.

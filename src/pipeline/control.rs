@@ -163,6 +163,14 @@ impl Permit {
         }
     }
 
+    /// Gives back what the share has over `bytes`.
+    pub fn lower(&self, bytes: u64) {
+        let mut used = lock(&self.budget.used);
+        if bytes < self.bytes.load(Ordering::Relaxed) {
+            self.set(&mut used, bytes);
+        }
+    }
+
     /// All of the budget that it is a share of.
     pub fn total(&self) -> u64 {
         self.budget.total
@@ -217,6 +225,10 @@ mod tests {
         dense.cover(10);
         dense.cover(120);
         assert_eq!(*lock(&budget.used), 120);
+        dense.lower(200);
+        assert_eq!(*lock(&budget.used), 120);
+        dense.lower(110);
+        assert_eq!(*lock(&budget.used), 110);
         stop.store(true, Ordering::Relaxed);
         assert!(!next.resize(1, &control), "a stop ends the wait");
         drop(dense);

@@ -8,6 +8,7 @@ mod display;
 mod meter;
 mod plan;
 mod share;
+mod sizes;
 mod stages;
 mod stats;
 mod summary;
@@ -156,9 +157,7 @@ pub fn run(
     let result = watched(&control, &claims, &stats, trace, &overdue, || {
         display.show(&stats, || {
             let failed = engine.pass(&pending, model);
-            let mut again: Vec<Arc<Unit>> = failed.iter().map(|f| f.unit.clone()).collect();
-            // They come as threads finish; readers want them in order.
-            again.sort_by_key(|unit| unit.id);
+            let again: Vec<Arc<Unit>> = failed.iter().map(|f| f.unit.clone()).collect();
             for failure in &failed {
                 tracing::warn!(unit = %failure.unit.id, stage = failure.stage, "will be tried again: {}", failure.reason);
             }
@@ -308,7 +307,7 @@ struct Engine<'a> {
 }
 
 impl Engine<'_> {
-    /// Takes `units` through all stages once; returns those that failed. A failure of the whole run is
+    /// Takes `units` through all stages once; returns those that failed, in their order. A failure of the whole run is
     /// left with the control.
     fn pass(&mut self, units: &[Arc<Unit>], model: &mut dyn EntropyModel) -> Vec<FailedUnit> {
         let (plan, control, stats, dealer) = (self.plan, self.control, self.stats, self.dealer);
@@ -440,6 +439,8 @@ impl Engine<'_> {
                 Err(error) => self.control.fail(error.into()),
             }
         }
+        // They come as threads finish; readers want them in order.
+        failed.sort_by_key(|failure: &FailedUnit| failure.unit.id);
         failed
     }
 

@@ -19,7 +19,8 @@ use super::{
     control::{Budget, Control, Permit},
     deal::{Deal, Dealer},
     meter::{Closed, Inlet, Outlet, StageMeter},
-    plan::{Load, Plan},
+    plan::Plan,
+    sizes::Load,
     stats::Stats,
 };
 use crate::{
@@ -434,7 +435,7 @@ pub fn model(
 ) -> Result<(), Closed> {
     let wanted = recipe.wanted();
     let mut flights: VecDeque<Flight> = VecDeque::with_capacity(IN_FLIGHT);
-    // The unit whose batches come, and that which failed last: of it nothing more needs to be heard.
+    // The unit whose batches come, and that of which no more need to, since it failed.
     let (mut current, mut failed_unit) = (None, None);
     // Since when the device has had something to do.
     let mut working: Option<Instant> = None;
@@ -510,7 +511,10 @@ pub fn model(
                             outlet.send(Ok(ScoredBatch { ticket, documents, packed, scores, last }))?;
                         }
                         Err(failed) => {
-                            failed_unit = Some(failed.unit.id);
+                            // If the next unit's batches come already, this one has no more; and that may have failed, too.
+                            if current.is_some_and(|(id, _)| id == failed.unit.id) {
+                                failed_unit = Some(failed.unit.id);
+                            }
                             // A later batch of the unit may be with the device already, or have failed, too.
                             flights.retain(|flight| match flight {
                                 Flight::Batch { batch, .. } => batch.ticket.unit.id != failed.unit.id,
@@ -607,7 +611,7 @@ pub fn patch(
             Ok(Some((unit, counts))) => {
                 // The next unit may come in for what is no longer needed of this one.
                 let held = plan.memory_of(&Load { patches: Some(counts.patches), ..ticket.load });
-                ticket.memory.resize(held - plan.hidden_memory_of(&ticket.load), control);
+                ticket.memory.lower(held - plan.hidden_memory_of(&ticket.load));
                 assembled.send(Ok(AssembledUnit { ticket, unit, counts }))?;
             }
             Err(mut failed) => {

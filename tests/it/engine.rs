@@ -274,6 +274,59 @@ fn units_that_fail_late_cost_no_other_unit() {
     assert_eq!(work.documents().len(), 6);
 }
 
+/// Fails a batch with a 7 in it when its scores are waited for, and one with an 8 at once.
+struct LateAndEarly;
+
+impl EntropyModel for LateAndEarly {
+    fn dim(&self) -> usize {
+        fake().dim()
+    }
+
+    fn max_context(&self) -> usize {
+        fake().max_context()
+    }
+
+    fn device_class(&self) -> String {
+        fake().device_class()
+    }
+
+    fn score(&mut self, batch: &PackedTokens, wanted: Wanted) -> Result<Scores, ModelError> {
+        self.submit(batch, wanted)?.wait()
+    }
+
+    fn submit(&mut self, batch: &PackedTokens, wanted: Wanted) -> Result<Pending, ModelError> {
+        let fail = |what: &str| ModelError::Device(what.to_owned());
+        if batch.tokens.contains(&(8 + BYTE_OFFSET)) {
+            return Err(fail("early"));
+        }
+        let batch = batch.clone();
+        Ok(Pending::running(move || {
+            // Long enough for the batch behind it to come.
+            std::thread::sleep(Duration::from_millis(50));
+            if batch.tokens.contains(&(7 + BYTE_OFFSET)) {
+                Err(fail("late"))
+            } else {
+                fake().score(&batch, wanted)
+            }
+        }))
+    }
+}
+
+#[test]
+fn a_unit_that_fails_after_the_next_one_did_is_told_once_and_so_is_that() {
+    // The first one's last batch is with the device when the second one's first fails.
+    let (mut first, mut second) = (prose(2000, 1), prose(4000, 2));
+    first.push('\u{7}');
+    second.insert(0, '\u{8}');
+    let work = Work::with(&[&first, &second, &prose(2000, 3)]);
+    let sets = ["sink.unit_bytes=1", "model.batch_tokens=1024"];
+    let summary = work.engine(&sets, &mut LateAndEarly).unwrap();
+    let failed: Vec<(&str, &str)> =
+        summary.failures.iter().map(|failure| (failure.name.as_str(), failure.stage)).collect();
+    assert_eq!(failed, [("00000-00000", "model"), ("00000-00001", "model")], "{:?}", summary.failures);
+    assert_eq!(work.documents().len(), 1);
+}
+
 #[test]
 fn a_value_that_is_not_finite_fails_its_unit_and_names_the_row() {
     let mut infinite = Altered(|batch, scores| {
