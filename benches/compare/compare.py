@@ -118,14 +118,17 @@ def turns_of(sides, n_tokens, settings, options):
             side.answer()
     entropies = {}
     for turn in range(options.runs):
+        print(f"turn {turn + 1} of {options.runs}, seconds:", end="", file=sys.stderr)
         for length, wanted in settings:
             for side in sides:
                 ask(side, length, wanted)
-                took[side.name, (length, wanted)].append(side.answer())
+                answer = side.answer()
+                took[side.name, (length, wanted)].append(answer)
+                print(f" {side.name} {answer[0]:.2f}", end="", file=sys.stderr, flush=True)
                 if side.name not in PRODUCTS:
                     scores = numpy.fromfile(work / f"scores-{side.name}-{length}", dtype="<f4")
                     entropies[side.name, (length, wanted)] = scores[:n_tokens]
-        print(f"turn {turn + 1} of {options.runs} is over", file=sys.stderr)
+        print(file=sys.stderr)
     for side in sides:
         side.process.stdin.close()
         side.process.wait()
@@ -140,13 +143,15 @@ def rate(n_tokens, length, times):
 def compare(name, folder, n_tokens, options):
     for length in LENGTHS:
         write_tokens(options.work / f"tokens-{length}", n_tokens, length)
+    peers = [way for way in CPU_PEERS if way not in options.without]
     sides = [Side("ours", [options.ours, "--model", folder], options.threads)]
-    sides += [peer(way, folder, options) for way in CPU_PEERS]
+    sides += [peer(way, folder, options) for way in peers]
     sides += [peer("products", folder, options), Side("flex products", [options.products, "--model", folder], options.threads)]
+    sides = [side for side in sides if side.name not in options.without]
     took, entropies = turns_of(sides, n_tokens, [(length, "all") for length in LENGTHS], options)
     different = max(
         float(abs(entropies[way, setting] - entropies["ours", setting]).max())
-        for way, setting in entropies if way in CPU_PEERS
+        for way, setting in entropies if way in peers
     )
     print(f"\n{name} model, {n_tokens} tokens, {options.threads} threads, {options.runs} runs in turns; "
           f"entropies differ by at most {different:.1e}")
@@ -160,7 +165,7 @@ def compare(name, folder, n_tokens, options):
               f"{statistics.median(cpu) / statistics.median(times):.2f} cores; seconds "
               + " ".join(f"{t:.2f}" for t in times))
     best = lambda ways: max((rate, key) for key, rate in rates.items() if key[0] in ways)
-    (ours, _), (theirs, (way, length)) = best(["ours"]), best(CPU_PEERS)
+    (ours, _), (theirs, (way, length)) = best(["ours"]), best(peers)
     products, (way_of_products, _) = best(PRODUCTS)
     print(f"  share of the faster plain products ({way_of_products}): {ours / products:.2f}")
     print(f"  ratio to the faster peer ({way}, contexts of {length}): {ours / theirs:.2f}")
@@ -176,7 +181,9 @@ def compare_on_gpu(folder, n_tokens, options):
     settings = [(length, "all"), (length, "entropies")]
     took, entropies = turns_of(sides, n_tokens, settings, options)
     for setting in settings:
-        print(f"\nfull model on a GPU, {n_tokens} tokens, {options.runs} runs in turns, {setting[1]} read back")
+        spread = float(entropies["ours", setting].std())
+        print(f"\nfull model on a GPU, {n_tokens} tokens, {options.runs} runs in turns, {setting[1]} read back; "
+              f"entropies have a standard deviation of {spread:.2f} nats")
         times = {side.name: [seconds for seconds, _ in took[side.name, setting]] for side in sides}
         for way, seconds in times.items():
             different = float(abs(entropies[way, setting] - entropies["ours", setting]).mean())
@@ -196,6 +203,8 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--only", choices=["full", "small"])
+    parser.add_argument("--without", choices=[CPU_PEERS[0], PRODUCTS[1]], action="append", default=[],
+                        help="on a CPU, leave out a side that would not be the fastest")
     parser.add_argument("--tokens", type=int, default=8192, help="of the full model's stream; the small one's is 8 times as long, a GPU's 64 times")
     options = parser.parse_args()
     if options.tokens <= 0 or options.tokens % max(LENGTHS):
