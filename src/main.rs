@@ -111,7 +111,7 @@ fn main() -> ExitCode {
 
 fn start_log(format: LogFormat, bars: Option<MultiProgress>) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,blt_pipeline=info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(bars.is_some())
