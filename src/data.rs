@@ -215,7 +215,7 @@ pub struct RawBatch {
     pub rows: Vec<RawRow>,
     /// Rows without.
     pub rejected: Vec<Rejected>,
-    /// Rows that `source.sample` left out.
+    /// Rows that `source.where` or `source.sample` left out.
     pub n_filtered: u64,
     /// The columns named in `source.carry`, a row for each of `unit.rows`.
     pub carried: Option<RecordBatch>,

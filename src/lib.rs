@@ -69,8 +69,8 @@
 //! # The unit
 //!
 //! A *shard* is an input file. A *unit* is a run of its rows: whole row groups, or an even part of one
-//! that is larger than `sink.unit_bytes` ([`source::cut`]). Units follow from the footers and the plan
-//! alone, so every machine cuts the same ones. A unit is read, scored, written and committed on its own;
+//! that is larger than `sink.unit_bytes` ([`source::cut`]). Units follow from the footers (JSON Lines
+//! have none: from what reading a file through tells) and the plan alone, so every machine cuts the same ones. A unit is read, scored, written and committed on its own;
 //! nothing flows from one to the next. It is therefore also what is retried and what a resumed run skips.
 //!
 //! A failure in one unit, a panic included, does not end the run. The unit travels on as the news of its

@@ -38,8 +38,8 @@ pub(super) struct PipelineSection {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SourceSection {
-    /// Parquet files: a path, an `s3://` or `hf://` address, each with `*`, `?`, `**` where wanted;
-    /// or a list of these.
+    /// Parquet files, or JSON Lines where the name ends in `.jsonl` or `.ndjson`, perhaps with `.gz` or `.zst`: a path, an
+    /// `s3://` or `hf://` address, each with `*`, `?`, `**` where wanted; or a list of these.
     pub uri: OneOrMany,
     /// Column with the document's id. Default: `id`, if the files have such a column; a column
     /// written here must exist.
@@ -52,7 +52,7 @@ pub(super) struct SourceSection {
     /// What the content is.
     #[serde(default)]
     pub modality: Modality,
-    /// Condition on the source's columns that a row must meet. Default: every row.
+    /// Condition in SQL on the source's columns that a row must meet, evaluated by Polars. Default: every row.
     #[serde(rename = "where")]
     #[schemars(length(min = 1))]
     pub filter: Option<String>,

@@ -19,7 +19,10 @@ use crate::{
     model::{self, ModelInfo, device::Kind},
     schema::{SCHEMA_VERSION, TableOptions},
     sink::{self, Opening, PlanRecord, ShardEntry, SinkError, Start},
-    source::{self, Identity, RowReader, Shard, ShardFile, SourceError, cut, list_shards, open_shard},
+    source::{
+        self, Identity, RowReader, Shard, ShardFile, SourceError, agree_on_types, cut, list_shards,
+        open_shard,
+    },
 };
 
 /// A footer that claims more units than this is taken for corrupt before anything is allocated for them.
@@ -196,15 +199,22 @@ impl Plan {
                     absent.push(entry.source_file.clone());
                     PlannedShard::Absent(entry)
                 }
-                Place::File(file) => match open_shard(&file, &pipeline.source, memory) {
-                    Ok(Ok(shard)) => checked(shard, pipeline.sink.unit_bytes.get()),
-                    Ok(Err((identity, error))) => {
-                        PlannedShard::Broken { file, identity, reason: error.to_string() }
+                Place::File(file) => {
+                    match open_shard(&file, &pipeline.source, pipeline.limits.max_document_bytes, memory) {
+                        Ok(Ok(shard)) => checked(shard, pipeline.sink.unit_bytes.get()),
+                        Ok(Err((identity, error))) => {
+                            PlannedShard::Broken { file, identity, reason: error.to_string() }
+                        }
+                        Err(error) => return Err(RunError::Plan(error.to_string())),
                     }
-                    Err(error) => return Err(RunError::Plan(error.to_string())),
-                },
+                }
             });
         }
+        let readable = shards.iter_mut().filter_map(|shard| match shard {
+            PlannedShard::Ready(shard) => Some(shard),
+            PlannedShard::Broken { .. } | PlannedShard::Absent(_) => None,
+        });
+        agree_on_types(&mut readable.collect::<Vec<_>>());
         let units = units(&shards, pipeline.sink.unit_bytes.get(), pipeline.source.limit.map(|n| n.get()));
         let recipe = Recipe {
             rule: pipeline.patch.resolve(model.threshold),
@@ -261,9 +271,9 @@ impl Plan {
     pub fn check_supported(pipeline: &Pipeline) -> Result<(), RunError> {
         let mut problems: Vec<String> =
             pipeline.source.uris.iter().filter_map(|uri| source::unsupported(uri)).collect();
-        if pipeline.source.filter.is_some() {
+        if pipeline.source.filter.is_some() && cfg!(not(feature = "filter")) {
             problems.push(
-                "source.where: this build has no row filter; leave the key out, or filter the shards beforehand"
+                "source.where: this build has no row filter; build it with the feature `filter`, or leave the key out"
                     .into(),
             );
         }

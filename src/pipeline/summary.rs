@@ -151,7 +151,7 @@ impl fmt::Display for Summary {
             thousands(counts.documents)
         )?;
         if counts.filtered > 0 {
-            write!(f, ", {} left out by source.sample", thousands(counts.filtered))?;
+            write!(f, ", {} left out by where or sample", thousands(counts.filtered))?;
         }
         if counts.quarantined > 0 {
             write!(f, ", {} in quarantine", thousands(counts.quarantined))?;

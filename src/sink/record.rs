@@ -78,7 +78,7 @@ pub struct FileEntry {
 pub struct Counts {
     /// Source rows read.
     pub rows: u64,
-    /// Of these, left out by `source.sample`.
+    /// Of these, left out by `source.where` or `source.sample`.
     pub filtered: u64,
     /// Of these, documents.
     pub documents: u64,

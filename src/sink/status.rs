@@ -141,7 +141,7 @@ impl fmt::Display for Status {
             (thousands(counts.rows), thousands(self.rows), thousands(counts.documents));
         write!(f, "  rows        {rows} of {all}: {documents} documents")?;
         if counts.filtered > 0 {
-            write!(f, ", {} left out by source.sample", thousands(counts.filtered))?;
+            write!(f, ", {} left out by where or sample", thousands(counts.filtered))?;
         }
         writeln!(f, ", {} in quarantine", thousands(counts.quarantined))?;
         writeln!(

@@ -12,50 +12,36 @@ use std::{
 use ::parquet::{
     arrow::{
         ProjectionMask,
-        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
+        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, statistics::StatisticsConverter},
     },
     basic::Type as PhysicalType,
     errors::ParquetError,
     file::metadata::{
         ColumnChunkMetaData, FileMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader,
+        RowGroupMetaData,
     },
     schema::types::{SchemaDescriptor, Type, TypePtr},
 };
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
-use sha2::{Digest, Sha256};
+use arrow::{
+    array::{ArrayRef, BooleanArray},
+    compute::nullif,
+    datatypes::{DataType, Field, Fields, Schema, SchemaRef},
+};
 
-use super::{RowGroup, ShardFile, SourceError, thrift};
+use super::{
+    RowGroup, ShardFile, SourceError,
+    filter::{Filter, GroupStatistics},
+    shard::{Format, Identity, Shard, identify, open},
+    thrift,
+};
 use crate::config::Source;
-
-/// What tells one version of a shard from another.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Size of the file.
-    pub bytes: u64,
-    /// SHA-256, hex, of its footer; of its last bytes when it has none that can be told.
-    pub footer_sha256: String,
-}
-
-/// A shard whose footer has been read.
-#[derive(Clone, Debug)]
-pub struct Shard {
-    /// The file and its name in the output.
-    pub file: ShardFile,
-    /// What the rest of the plan relies on.
-    pub identity: Identity,
-    /// Row groups in file order.
-    pub row_groups: Vec<RowGroup>,
-    /// Fields of the carried columns.
-    pub carried: Fields,
-}
 
 /// Reads the footer of `file` and finds the columns that `source` names. A footer that takes more than `max_bytes` of
 /// memory is not read.
 ///
 /// # Errors
-/// [`SourceError::Plan`] when the file cannot be opened, or a column is missing or of a type that holds
-/// no content; [`SourceError::Data`] with the shard's identity when its footer cannot be read.
-pub fn open_shard(
+/// As [`open_shard`](super::open_shard).
+pub(super) fn survey(
     file: &ShardFile,
     source: &Source,
     max_bytes: u64,
@@ -68,29 +54,8 @@ pub fn open_shard(
     };
     let columns = Columns::find(&footer, source, &file.path)?;
     let row_groups = footer.row_groups(&columns);
-    Ok(Ok(Shard { file: file.clone(), identity, row_groups, carried: columns.carried }))
-}
-
-pub(super) fn open(path: &Path) -> Result<File, SourceError> {
-    File::open(path).map_err(|error| SourceError::Plan(format!("failed to open {}: {error}", path.display())))
-}
-
-pub(super) fn identify(file: &mut File, path: &Path) -> Result<Identity, SourceError> {
-    let failed = |error| SourceError::Plan(format!("failed to read {}: {error}", path.display()));
-    let bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
-    let mut tail = [0u8; 8];
-    let mut footer_bytes = 8.min(bytes);
-    if bytes >= 12 {
-        file.seek(SeekFrom::End(-8)).map_err(failed)?;
-        file.read_exact(&mut tail).map_err(failed)?;
-        let claimed = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
-        // A file without a footer is known by its end: enough to see that it was replaced.
-        footer_bytes = if claimed + 12 <= bytes { claimed + 8 } else { bytes.min(64 << 10) };
-    }
-    file.seek(SeekFrom::Start(bytes - footer_bytes)).map_err(failed)?;
-    let mut hash = Sha256::new();
-    std::io::copy(&mut file.take(footer_bytes), &mut hash).map_err(failed)?;
-    Ok(Identity { bytes, footer_sha256: format!("{:x}", hash.finalize()) })
+    let carried = columns.carried;
+    Ok(Ok(Shard { file: file.clone(), identity, row_groups, carried, format: Format::Parquet }))
 }
 
 /// Calls into the Parquet decoder, which panics on some corrupt files instead of returning an error.
@@ -187,6 +152,43 @@ impl Footer {
     }
 }
 
+impl Footer {
+    /// Which row groups hold no row that `filter` is true for, as far as their statistics tell.
+    pub(super) fn skipped(&self, filter: &Filter) -> Vec<bool> {
+        let groups = self.metadata.row_groups();
+        // What no footer should hold costs only the shortcut.
+        let statistics = self.statistics(filter).ok();
+        statistics.map_or(vec![false; groups.len()], |statistics| filter.skipped(&statistics))
+    }
+
+    fn statistics(&self, filter: &Filter) -> Result<GroupStatistics, String> {
+        let file = self.metadata.file_metadata();
+        let groups = self.metadata.row_groups();
+        let failed = |error: ParquetError| error.to_string();
+        let mut columns = Vec::new();
+        for name in filter.columns() {
+            let of = StatisticsConverter::try_new(name, &self.schema, file.schema_descr()).map_err(failed)?;
+            let of = of
+                .with_missing_null_counts_as_zero(false)
+                .with_column_orders(file.column_orders().map(Vec::as_slice));
+            let nulls: ArrayRef = Arc::new(of.row_group_null_counts(groups).map_err(failed)?);
+            // The oldest writers ordered text and unsigned numbers in their own way.
+            let is_sound = |group: &RowGroupMetaData| {
+                let column = of.parquet_column_index().map(|index| group.column(index));
+                column.and_then(|column| column.statistics()).is_some_and(|s| !s.is_min_max_deprecated())
+            };
+            let unsound = BooleanArray::from_iter(groups.iter().map(|group| Some(!is_sound(group))));
+            let bound = |values: ArrayRef| nullif(&values, &unsound).map_err(|error| error.to_string());
+            let smallest = bound(of.row_group_mins(groups).map_err(failed)?)?;
+            let largest = bound(of.row_group_maxes(groups).map_err(failed)?)?;
+            columns.push((name.to_owned(), smallest, largest, nulls));
+        }
+        let rows =
+            groups.iter().map(|group| u32::try_from(group.num_rows()).map_err(|error| error.to_string()));
+        GroupStatistics::new(rows.collect::<Result<_, _>>()?, columns)
+    }
+}
+
 /// Where in a file the plan's columns are.
 pub(super) struct Columns {
     content: usize,
@@ -194,6 +196,7 @@ pub(super) struct Columns {
     id: Option<usize>,
     carry: Vec<usize>,
     carried: Fields,
+    pub(super) filter: Option<Filter>,
 }
 
 impl Columns {
@@ -252,7 +255,12 @@ impl Columns {
             .map(|name| position(name).ok_or_else(|| missing("source.carry", name)))
             .collect::<Result<Vec<_>, _>>()?;
         let carried = carry.iter().map(|&index| footer.schema.fields()[index].clone()).collect();
-        Ok(Columns { content, content_leaf, id, carry, carried })
+        let filter = source.filter.as_deref().map(|sql| {
+            Filter::compile(sql, &footer.schema).map_err(|problem| {
+                SourceError::Plan(format!("source.where = {sql:?}: {problem} (asked of {})", path.display()))
+            })
+        });
+        Ok(Columns { content, content_leaf, id, carry, carried, filter: filter.transpose()? })
     }
 
     /// The footer with the content and id columns as plain binary, so that neither strings that are not
@@ -281,7 +289,10 @@ impl Columns {
     }
 
     pub(super) fn projection(&self, schema: &SchemaDescriptor) -> ProjectionMask {
-        let roots: Vec<usize> = self.carry.iter().copied().chain(self.id).collect();
+        let named = self.filter.iter().flat_map(Filter::columns);
+        let fields = schema.root_schema().get_fields();
+        let named = named.filter_map(|name| fields.iter().position(|field| field.name() == name));
+        let roots: Vec<usize> = self.carry.iter().copied().chain(self.id).chain(named).collect();
         let leaves = (0..schema.num_columns())
             .filter(|&leaf| leaf == self.content_leaf || roots.contains(&schema.get_column_root_idx(leaf)));
         ProjectionMask::leaves(schema, leaves)

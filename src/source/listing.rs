@@ -21,7 +21,7 @@ pub struct ShardFile {
 }
 
 /// Files of `uris`, sorted by `source_file`: a path names one file, a folder all `*.parquet` files below
-/// it, a glob (`*`, `**`, `?`, `[…]`, `{a,b}`; `*` stays within a folder) what it matches. Hidden files, and
+/// it or, if there are none, all of JSON Lines, a glob (`*`, `**`, `?`, `[…]`, `{a,b}`; `*` stays within a folder) what it matches. Hidden files, and
 /// those below `output`, are left out.
 ///
 /// # Errors
@@ -84,7 +84,10 @@ fn list(uri: &str) -> Result<Vec<ShardFile>, SourceError> {
     };
     let path = Path::new(pattern);
     if path.is_dir() {
-        return matches(path, "**/*.parquet").map_err(plan_error);
+        return match matches(path, "**/*.parquet") {
+            Err(none) => matches(path, LINES).map_err(|_| plan_error(none)),
+            found => found.map_err(plan_error),
+        };
     }
     // A file whose name holds a bracket is that file, not a pattern.
     if path.is_file() || !pattern.contains(WILDCARDS) {
@@ -96,6 +99,9 @@ fn list(uri: &str) -> Result<Vec<ShardFile>, SourceError> {
     }
     matches(&base, glob).map_err(plan_error)
 }
+
+/// What a folder without Parquet files may hold instead.
+const LINES: &str = "**/*.{jsonl,ndjson,jsonl.gz,ndjson.gz,jsonl.zst,ndjson.zst}";
 
 const WILDCARDS: [char; 4] = ['*', '?', '[', '{'];
 

@@ -2,18 +2,28 @@
 
 mod cells;
 mod delta;
+#[cfg(feature = "filter")]
+mod filter;
+#[cfg(not(feature = "filter"))]
+#[path = "no_filter.rs"]
+mod filter;
 mod footer;
+mod lines;
 mod listing;
 mod pages;
 mod parquet;
+mod reader;
+mod rows;
+mod shard;
 mod snappy;
 mod thrift;
 mod units;
 
 pub use self::{
-    footer::{Identity, Shard, open_shard},
+    lines::agree_on_types,
     listing::{ShardFile, list_shards, unsupported},
-    parquet::{Held, RowReader},
+    reader::{Grant, Held, RowReader},
+    shard::{Identity, Shard, open_shard},
     units::{Cut, RowGroup, cut},
 };
 

@@ -1,4 +1,4 @@
-//! Reads rows of Parquet files, batch by batch. Knows nothing of patches, models or threads.
+//! Reads rows of Parquet files, batch by batch, and leaves out those that the plan does not want. Knows nothing of patches, models or threads.
 
 use std::{
     cell::RefCell,
@@ -19,24 +19,25 @@ use ::parquet::{
     file::metadata::{ParquetMetaData, RowGroupMetaData},
 };
 use arrow::{
-    array::RecordBatch,
+    array::{RecordBatch, new_null_array},
     compute::{cast, concat_batches},
-    datatypes::Schema,
+    datatypes::{Field, Schema},
 };
 
 use super::{
-    RowGroup, SourceError,
+    Grant, Held, RowGroup, SourceError,
     cells::{ContentColumn, IdColumn},
-    footer::{Columns, Footer, Shard, guarded, identify, open},
+    filter::{Filter, Verdict},
+    footer::{Columns, Footer, guarded},
     pages::{ChunkPages, unread_length},
+    rows::{FoundRow, settle, too_long},
+    shard::Shard,
 };
 use crate::{
     config::Source,
-    data::{RawBatch, RawRow, Rejected, Unit, value_bytes},
+    data::{RawBatch, Unit, value_bytes},
 };
 
-/// Name of this station in the quarantine table.
-const STAGE: &str = "source";
 /// A batch is decoded in one go; this is what it should hold.
 const TARGET_BATCH_BYTES: u64 = 1 << 20;
 /// What it may hold where rows differ much, unless a single page is larger.
@@ -46,7 +47,7 @@ const MAX_BATCH_ROWS: u64 = 1024;
 /// Reads units of one shard, in order, in one pass over the file.
 ///
 /// Row groups are decoded one by one: what is wrong with one of them must not reach the units of others.
-pub struct RowReader {
+pub struct ParquetReader {
     file: Arc<File>,
     metadata: ArrowReaderMetadata,
     content_leaf: usize,
@@ -57,6 +58,9 @@ pub struct RowReader {
     /// Rows of the units to come: what is asked for must be what comes next.
     units: VecDeque<Range<u64>>,
     next_row: u64,
+    /// The condition on rows, and by row group whether the footer says that none meets it.
+    filter: Option<Filter>,
+    skipped: Vec<bool>,
     shard: Shard,
     source: Source,
     max_document_bytes: u64,
@@ -65,53 +69,35 @@ pub struct RowReader {
     group_bytes: u64,
 }
 
-/// What a [`RowReader`] has in memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Held {
-    /// The reader itself, from unit to unit: footer, pages, a batch.
-    pub reader: u64,
-    /// Content of the unit's rows so far.
-    pub content: u64,
-    /// Carried columns of the unit's rows so far.
-    pub carried: u64,
-}
-
-/// Asked before more is held than before, with all that will be; an error ends the reading.
-pub type Grant<'a> = dyn FnMut(Held) -> Result<(), SourceError> + 'a;
-
-impl RowReader {
-    /// Opens `shard` to read the rows of `units`, ranges in order that do not overlap. Documents are at most
-    /// `max_document_bytes` long; a footer that takes more than `max_bytes` is not read.
-    ///
-    /// # Errors
-    /// [`SourceError::Data`] when the file is not the one that was planned, or cannot be read;
-    /// [`SourceError::Memory`] when its footer takes too much.
-    pub fn open(
+impl ParquetReader {
+    /// As [`RowReader::open`](super::RowReader::open).
+    pub(super) fn open(
         shard: &Shard,
         source: &Source,
         max_document_bytes: u64,
         max_bytes: u64,
         units: &[Range<u64>],
-    ) -> Result<RowReader, SourceError> {
+    ) -> Result<ParquetReader, SourceError> {
         let path = &shard.file.path;
         let changed = |error: SourceError| SourceError::Data(error.to_string());
-        let mut file = open(path).map_err(changed)?;
-        if identify(&mut file, path).map_err(changed)? != shard.identity {
-            return Err(SourceError::Data(format!(
-                "{} is not the file that was planned: its size or footer changed since",
-                path.display()
-            )));
-        }
+        let mut file = shard.open_unchanged()?;
         let footer = Footer::read(&mut file, path, max_bytes)?;
-        let columns = Columns::find(&footer, source, path).map_err(changed)?;
+        let mut columns = Columns::find(&footer, source, path).map_err(changed)?;
         let context = || format!("failed to read {}", path.display());
         let metadata = guarded(context, || columns.binary_view(&footer))?;
-        Ok(RowReader {
+        let projection = columns.projection(metadata.parquet_schema());
+        let filter = columns.filter.take();
+        let skipped = filter.as_ref().map_or_else(Vec::new, |filter| footer.skipped(filter));
+        let mut groups = group_rows(&shard.row_groups, units);
+        groups.retain(|group| !skipped.get(group.index).is_some_and(|skipped| *skipped));
+        Ok(ParquetReader {
             file: Arc::new(file),
             content_leaf: columns.content_leaf,
-            projection: columns.projection(metadata.parquet_schema()),
+            projection,
             metadata,
-            groups: group_rows(&shard.row_groups, units).into_iter(),
+            groups: groups.into_iter(),
+            filter,
+            skipped,
             batches: None,
             pending: None,
             units: units.iter().cloned().collect(),
@@ -124,13 +110,8 @@ impl RowReader {
         })
     }
 
-    /// Rows of `unit`, the next of the units this reader was opened for. Rows longer than a document may be are rejected
-    /// without being held.
-    ///
-    /// # Errors
-    /// [`SourceError::Data`], naming file and row group, when they cannot be decoded, and whatever `grant` returns; the
-    /// reader is of no use after that.
-    pub fn read(&mut self, unit: Arc<Unit>, grant: &mut Grant<'_>) -> Result<RawBatch, SourceError> {
+    /// As [`RowReader::read`](super::RowReader::read).
+    pub(super) fn read(&mut self, unit: Arc<Unit>, grant: &mut Grant<'_>) -> Result<RawBatch, SourceError> {
         let mut batch = RawBatch {
             unit: unit.clone(),
             rows: Vec::new(),
@@ -148,6 +129,15 @@ impl RowReader {
             return Err(SourceError::Data(format!("{}: {problem}", self.context())));
         }
         while self.next_row < unit.rows.end {
+            if let Some(end) = self.skipped_until() {
+                let n = end.min(unit.rows.end) - self.next_row;
+                batch.n_filtered += n;
+                if !self.source.carry.is_empty() {
+                    carried.push(self.carried_nulls(n as usize)?);
+                }
+                self.next_row += n;
+                continue;
+            }
             let rows = match self.pending.take() {
                 Some(rows) => rows,
                 None => self.decode(&mut |reader| {
@@ -160,12 +150,13 @@ impl RowReader {
                 self.pending = Some(rows.slice(wanted, rows.num_rows() - wanted));
             }
             let rows = rows.slice(0, wanted);
-            held.content += self.content_bytes(&rows)?;
+            let verdicts = self.verdicts(&rows)?;
+            held.content += self.content_bytes(&rows, &verdicts)?;
             if !self.source.carry.is_empty() {
                 held.carried += self.carried_bytes(&rows);
             }
             grant(held)?;
-            let bytes = self.collect(&rows, &mut batch)?;
+            let bytes = self.collect(&rows, verdicts, &mut batch)?;
             bytes_left = bytes_left.checked_sub(bytes).ok_or_else(|| {
                 SourceError::Data(format!(
                     "{}: the unit holds far more than the {} bytes of content that the footer tells; a lower \
@@ -287,11 +278,57 @@ impl RowReader {
         SourceError::Data(format!("{}: a planned column is absent", self.context()))
     }
 
+    /// Whether each of `rows`, the next ones, counts.
+    fn verdicts(&self, rows: &RecordBatch) -> Result<Vec<Verdict>, SourceError> {
+        let mut verdicts = match &self.filter {
+            None => vec![Verdict::Keep; rows.num_rows()],
+            Some(filter) => {
+                let is_whole = |cell: &[u8]| unread_length(cell).is_none();
+                filter.verdicts(rows, is_whole).map_err(|problem| {
+                    SourceError::Data(format!("{}: source.where: {problem}", self.context()))
+                })?
+            }
+        };
+        if let Some(sample) = &self.source.sample {
+            for (row, verdict) in (self.next_row..).zip(&mut verdicts) {
+                if !sample.keeps(&self.shard.file.source_file, row) {
+                    *verdict = Verdict::Drop;
+                }
+            }
+        }
+        Ok(verdicts)
+    }
+
+    /// End of the row group that the next row is in, if none of its rows counts.
+    fn skipped_until(&self) -> Option<u64> {
+        let mut end = 0;
+        let mut groups = self.shard.row_groups.iter().zip(&self.skipped);
+        let (_, skipped) = groups.find(|(group, _)| {
+            end += group.rows;
+            self.next_row < end
+        })?;
+        skipped.then_some(end)
+    }
+
     /// Bytes of the content of `rows` that will be kept.
-    fn content_bytes(&self, rows: &RecordBatch) -> Result<u64, SourceError> {
+    fn content_bytes(&self, rows: &RecordBatch, verdicts: &[Verdict]) -> Result<u64, SourceError> {
         let content = self.content(rows)?;
-        let lengths = (0..rows.num_rows()).filter_map(|row| content.get(row)).map(|bytes| bytes.len() as u64);
+        let kept = verdicts.iter().enumerate().filter(|(_, verdict)| **verdict == Verdict::Keep);
+        let lengths = kept.filter_map(|(row, _)| content.get(row)).map(|bytes| bytes.len() as u64);
         Ok(lengths.filter(|&n| n <= self.max_document_bytes).sum())
+    }
+
+    /// What stands for the carried columns of rows that were not read.
+    fn carried_nulls(&self, n_rows: usize) -> Result<RecordBatch, SourceError> {
+        let schema = self.carried_schema();
+        let columns = schema.fields().iter().map(|field| new_null_array(field.data_type(), n_rows)).collect();
+        RecordBatch::try_new(schema, columns)
+            .map_err(|error| SourceError::Data(format!("{}: {error}", self.context())))
+    }
+
+    fn carried_schema(&self) -> Arc<Schema> {
+        let nullable = |field: &Arc<Field>| field.as_ref().clone().with_nullable(true);
+        Arc::new(Schema::new(self.shard.carried.iter().map(nullable).collect::<Vec<_>>()))
     }
 
     fn carried_bytes(&self, rows: &RecordBatch) -> u64 {
@@ -307,55 +344,34 @@ impl RowReader {
         });
         columns
             .collect::<Result<_, _>>()
-            .and_then(|columns| {
-                RecordBatch::try_new(Arc::new(Schema::new(self.shard.carried.clone())), columns)
-            })
+            .and_then(|columns| RecordBatch::try_new(self.carried_schema(), columns))
             .map_err(|error| SourceError::Data(format!("{}: {error}", self.context())))
     }
 
     /// Adds `rows` to `batch`; returns the bytes of their content.
-    fn collect(&self, rows: &RecordBatch, batch: &mut RawBatch) -> Result<u64, SourceError> {
+    fn collect(
+        &self,
+        rows: &RecordBatch,
+        verdicts: Vec<Verdict>,
+        batch: &mut RawBatch,
+    ) -> Result<u64, SourceError> {
         let content = self.content(rows)?;
         let ids = match rows.column_by_name(&self.source.id.name) {
             Some(column) => Some(IdColumn::of(column).ok_or_else(|| self.absent())?),
             None => None,
         };
         let mut n_bytes = 0;
-        for index in 0..rows.num_rows() {
-            let source_row = self.next_row + index as u64;
-            let file = &self.shard.file.source_file;
-            if let Some(sample) = &self.source.sample
-                && !sample.keeps(file, source_row)
-            {
-                batch.n_filtered += 1;
-                continue;
-            }
-            let fallback = || format!("{file}#{source_row}");
-            let doc_id = ids.as_ref().map_or(Ok(None), |ids| ids.get(index));
-            let (doc_id, problem) = match doc_id {
-                Ok(id) => (id.unwrap_or_else(fallback), None),
-                Err(problem) => (fallback(), Some(problem)),
-            };
-            let checked = match (problem, content.get(index)) {
-                (Some(problem), _) => Err(problem),
-                (None, None) => Err("the content is null".to_owned()),
-                (None, Some(bytes)) => {
+        for (index, verdict) in verdicts.into_iter().enumerate() {
+            let content = match content.get(index) {
+                None => Err("the content is null".to_owned()),
+                Some(bytes) => {
                     let n = unread_length(bytes).unwrap_or(bytes.len() as u64);
-                    let most = self.max_document_bytes;
-                    if n > most {
-                        Err(format!("{n} bytes of content, more than limits.max_document_bytes = {most}"))
-                    } else {
-                        Ok(bytes)
-                    }
+                    too_long(n, self.max_document_bytes).map_or(Ok(bytes.into()), Err)
                 }
             };
-            match checked {
-                Ok(bytes) => {
-                    n_bytes += bytes.len() as u64;
-                    batch.rows.push(RawRow { source_row, doc_id, content: bytes.to_vec() });
-                }
-                Err(reason) => batch.rejected.push(Rejected { source_row, doc_id, stage: STAGE, reason }),
-            }
+            let id = ids.as_ref().map_or(Ok(None), |ids| ids.get(index));
+            let found = FoundRow { verdict, id, content };
+            n_bytes += settle(batch, &self.shard.file.source_file, self.next_row + index as u64, found);
         }
         Ok(n_bytes)
     }

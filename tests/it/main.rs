@@ -7,11 +7,14 @@ mod command_line;
 mod content_types;
 mod engine;
 mod faults;
+#[cfg(feature = "filter")]
+mod filter;
 mod fuzz;
 mod golden;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod hard_files;
+mod lines;
 mod memory;
 mod packing;
 mod patches;

@@ -1,0 +1,107 @@
+//! A file of the source as a plan knows it: what tells one version of it from another, its row groups, and how it is read. Leaves
+//! to each format what is in it.
+
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::Path,
+    sync::Arc,
+};
+
+use arrow::datatypes::Fields;
+use sha2::{Digest, Sha256};
+
+use super::{
+    RowGroup, ShardFile, SourceError, footer,
+    lines::{self, LineIndex, Packing},
+};
+use crate::config::Source;
+
+/// What tells one version of a shard from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Size of the file.
+    pub bytes: u64,
+    /// SHA-256, hex, of its footer; of its last bytes when it has none that can be told.
+    pub footer_sha256: String,
+}
+
+/// A shard that has been looked through.
+#[derive(Clone, Debug)]
+pub struct Shard {
+    /// The file and its name in the output.
+    pub file: ShardFile,
+    /// What the rest of the plan relies on.
+    pub identity: Identity,
+    /// Row groups in file order; in a file that has none, runs of rows.
+    pub row_groups: Vec<RowGroup>,
+    /// Fields of the carried columns.
+    pub carried: Fields,
+    pub(super) format: Format,
+}
+
+/// How a shard is read.
+#[derive(Clone, Debug)]
+pub(super) enum Format {
+    Parquet,
+    Lines(Arc<LineIndex>),
+}
+
+/// Looks through `file`, JSON Lines by their name and else Parquet, and finds the columns that `source` names. A footer that takes
+/// more than `max_bytes` of memory is not read; documents have at most `max_document_bytes`.
+///
+/// # Errors
+/// [`SourceError::Plan`] when the file cannot be opened, or a column is missing or of a type that holds
+/// no content, or the condition on rows is wrong; [`SourceError::Data`] with the shard's identity when it cannot be read.
+pub fn open_shard(
+    file: &ShardFile,
+    source: &Source,
+    max_document_bytes: u64,
+    max_bytes: u64,
+) -> Result<Result<Shard, (Identity, SourceError)>, SourceError> {
+    match Packing::of(&file.source_file) {
+        Some(packing) => lines::survey(file, packing, source, max_document_bytes),
+        None => footer::survey(file, source, max_bytes),
+    }
+}
+
+impl Shard {
+    /// The file, if it is the one that was planned.
+    ///
+    /// # Errors
+    /// [`SourceError::Data`].
+    pub(super) fn open_unchanged(&self) -> Result<File, SourceError> {
+        let path = &self.file.path;
+        let changed = |error: SourceError| SourceError::Data(error.to_string());
+        let mut file = open(path).map_err(changed)?;
+        if identify(&mut file, path).map_err(changed)? != self.identity {
+            return Err(SourceError::Data(format!(
+                "{} is not the file that was planned: its size or footer changed since",
+                path.display()
+            )));
+        }
+        Ok(file)
+    }
+}
+
+pub(super) fn open(path: &Path) -> Result<File, SourceError> {
+    File::open(path).map_err(|error| SourceError::Plan(format!("failed to open {}: {error}", path.display())))
+}
+
+pub(super) fn identify(file: &mut File, path: &Path) -> Result<Identity, SourceError> {
+    let failed = |error| SourceError::Plan(format!("failed to read {}: {error}", path.display()));
+    let bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
+    let mut tail = [0u8; 8];
+    let mut footer_bytes = 8.min(bytes);
+    if bytes >= 12 {
+        file.seek(SeekFrom::End(-8)).map_err(failed)?;
+        file.read_exact(&mut tail).map_err(failed)?;
+        let claimed = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
+        // A file without a footer is known by its end: enough to see that it was replaced.
+        footer_bytes = if claimed + 12 <= bytes { claimed + 8 } else { bytes.min(64 << 10) };
+    }
+    file.seek(SeekFrom::Start(bytes - footer_bytes)).map_err(failed)?;
+    let mut hash = Sha256::new();
+    std::io::copy(&mut file.take(footer_bytes), &mut hash).map_err(failed)?;
+    Ok(Identity { bytes, footer_sha256: format!("{:x}", hash.finalize()) })
+}

@@ -1,0 +1,231 @@
+//! JSON Lines as a source: the same documents as from Parquet, whatever packs the lines; what is no row is told.
+
+use std::{fs, io::Write, path::Path};
+
+use arrow::{
+    array::{Array, AsArray},
+    datatypes::{DataType, Float64Type, Int64Type},
+};
+use serde_json::json;
+
+use crate::support::{Work, assert_same, assert_sound, prose, read_table, rows, set_flags, snapshot};
+
+fn pack(path: &Path, lines: &[u8]) {
+    let file = fs::File::create(path).unwrap();
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some("gz") => {
+            let mut packed = flate2::write::GzEncoder::new(file, flate2::Compression::default());
+            packed.write_all(lines).unwrap();
+            packed.finish().unwrap();
+        }
+        Some("zst") => {
+            let mut packed = zstd::Encoder::new(file, 3).unwrap();
+            packed.write_all(lines).unwrap();
+            packed.finish().unwrap();
+        }
+        _ => fs::write(path, lines).unwrap(),
+    }
+}
+
+/// The source is what `glob` matches below the shards' folder.
+fn from(work: &Work, glob: &str) -> String {
+    format!("source.uri={:?}", work.path("shards").join(glob))
+}
+
+fn run(work: &Work, sets: &[&str], code: i32, parts: &[&str]) {
+    let _ = fs::remove_dir_all(work.out());
+    work.blt("run", &set_flags(sets)).expect(code, parts);
+    if code == 0 {
+        assert_sound(&work.out());
+    }
+}
+
+#[test]
+fn packed_or_not_the_tables_are_those_of_parquet() {
+    let texts: Vec<String> = (0..40).map(|i| prose(50 + 37 * i as usize % 400, i)).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let work = Work::with(&texts);
+    run(&work, &["sink.unit_bytes=2000"], 0, &[]);
+    let expected = rows(&work.table("patches").unwrap());
+    let lines: String = texts.iter().map(|text| json!({"n": 1, "text": text}).to_string() + "\n").collect();
+    let mut outputs = Vec::new();
+    for name in ["a.jsonl", "a.ndjson", "a.jsonl.gz", "a.JSONL.zst"] {
+        pack(&work.path("shards").join(name), lines.as_bytes());
+        let uri = from(&work, name);
+        run(&work, &[&uri, "sink.unit_bytes=2000"], 0, &["40 read, 40 documents"]);
+        let mut found = rows(&work.table("patches").unwrap());
+        assert!(found.iter().all(|row| row.source_file == name), "{name}");
+        let as_parquet = |text: &str| text.replace(name, "a.parquet");
+        for row in &mut found {
+            (row.source_file, row.doc_id) = (as_parquet(&row.source_file), as_parquet(&row.doc_id));
+        }
+        assert_eq!(found, expected, "{name}");
+        assert!(crate::support::files(&work.out(), "documents").len() > 3, "several units");
+        // Units of another process begin in the middle of the file.
+        let shares = work.path("shares");
+        for index in ["2", "0", "1"] {
+            let flags = ["--shard-count", "3", "--shard-index", index, "--output", shares.to_str().unwrap()];
+            work.blt("run", &[&set_flags(&[&uri, "sink.unit_bytes=2000"])[..], &flags].concat())
+                .expect(0, &[]);
+        }
+        let (mut one, mut many) = (snapshot(&work.out()), snapshot(&shares));
+        for output in [&mut one, &mut many] {
+            output.retain(|file, _| !file.starts_with("_blt/claims"));
+        }
+        assert_same(&many, &one, name);
+        fs::remove_dir_all(&shares).unwrap();
+        outputs.push(found);
+    }
+    assert_eq!(outputs.len(), 4);
+}
+
+#[test]
+fn what_is_no_row_with_content_goes_to_quarantine_with_its_number() {
+    let work = Work::new();
+    let lines = [
+        r#"{"id": "a", "text": "a \"quoted\" line\nand \u00e9 and \ud83d\ude00"}"#,
+        "",
+        r#"{"id": 7, "text": "no newline in sight"#,
+        r#"  {"id": -7, "text": ""}  "#,
+        r#"{"id": "b", "text": null}"#,
+        r#"{"id": "c"}"#,
+        r#"{"id": "d", "text": 12}"#,
+        r#"["text"]"#,
+        r#"{"id": [1], "text": "x"}"#,
+        r#"{"text": "half a surrogate \ud83d"}"#,
+        "\t\r",
+        r#"{"text": "twice"} {"text": "twice"}"#,
+        r#"{"text": "a very long document, longer than others may be"}"#,
+        r#"{"id": null, "text": "the last, without an end"}"#,
+    ];
+    let mut bytes = lines.join("\n").into_bytes();
+    bytes.extend_from_slice(b"\n{\"text\": \"\xff\"}");
+    pack(&work.path("shards/a.jsonl"), &bytes);
+    let sets = [&*from(&work, "a.jsonl"), "limits.max_quarantined=1.0", "limits.max_document_bytes=40"];
+    run(&work, &sets, 0, &["13 read, 3 documents, 10 in quarantine"]);
+    let documents = work.documents();
+    let found: Vec<(&str, u64, u64)> =
+        documents.iter().map(|row| (row.doc_id.as_str(), row.source_row, row.n_bytes)).collect();
+    assert_eq!(found, [("a", 0, 31), ("-7", 2, 0), ("a.jsonl#11", 11, 24)]);
+    let quarantine = work.table("quarantine").unwrap();
+    let reasons = quarantine["reason"].as_string::<i32>();
+    let numbers = quarantine["source_row"].as_primitive::<arrow::datatypes::UInt64Type>();
+    let told: Vec<(u64, &str)> =
+        (0..quarantine.num_rows()).map(|i| (numbers.value(i), reasons.value(i))).collect();
+    let expected = [
+        (1, "the line is no JSON object: EOF while parsing a string"),
+        (3, "the content is null"),
+        (4, "the content is null"),
+        (5, "the content is no string"),
+        (6, "the line is no JSON object: invalid type"),
+        (7, "the id is neither a string nor an integer"),
+        (8, "the line is no JSON object"),
+        (9, "the line is no JSON object: trailing characters"),
+        (10, "47 bytes of content, more than limits.max_document_bytes = 40"),
+        (12, "the line is no JSON object"),
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:?}");
+    for ((row, reason), (expected_row, part)) in told.iter().zip(expected) {
+        assert!(*row == expected_row && reason.contains(part), "{row}: {reason}");
+    }
+}
+
+#[test]
+fn columns_are_carried_in_the_type_that_all_files_agree_on() {
+    let work = Work::new();
+    let a = [
+        json!({"text": "x", "n": 1, "tags": ["a"], "at": {"x": 1}}),
+        json!({"text": "y", "tags": [], "odd": "no"}),
+    ];
+    let b = [json!({"text": "z", "n": 2.5, "tags": null, "at": {"y": "yes"}, "odd": 3})];
+    for (name, rows) in [("a.jsonl", &a[..]), ("b.jsonl", &b[..])] {
+        let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
+        pack(&work.path("shards").join(name), lines.as_bytes());
+    }
+    let uri = from(&work, "*.jsonl");
+    run(&work, &[&uri, "source.carry=['n', 'tags', 'at', 'odd']"], 0, &["3 read, 3 documents"]);
+    let documents = work.table("documents").unwrap();
+    assert_eq!(
+        documents["n"].as_primitive::<Float64Type>().iter().collect::<Vec<_>>(),
+        [Some(1.0), None, Some(2.5)]
+    );
+    assert_eq!(documents["odd"].as_string::<i32>().iter().collect::<Vec<_>>(), [None, Some("no"), Some("3")]);
+    let tags = documents["tags"].as_list::<i32>();
+    assert_eq!((tags.value_length(0), tags.value_length(1), tags.is_null(2)), (1, 0, true));
+    let at = documents["at"].as_struct();
+    assert_eq!(at.column_by_name("x").unwrap().as_primitive::<Int64Type>().value(0), 1);
+    assert_eq!(at.column_by_name("y").unwrap().as_string::<i32>().value(2), "yes");
+    assert_eq!(at.data_type(), documents.schema().field_with_name("at").unwrap().data_type());
+    assert!(matches!(at.data_type(), DataType::Struct(fields) if fields.len() == 2));
+
+    work.blt("plan", &["--set", &uri, "--set", "source.carry=['nn']"])
+        .expect(2, &["source.carry", "no such key", "odd"]);
+    work.blt("plan", &["--set", &uri, "--set", "source.content=body"])
+        .expect(2, &["source.content", "no such key", "text"]);
+}
+
+#[cfg(feature = "filter")]
+#[test]
+fn a_condition_chooses_lines_and_lines_that_are_none_are_still_told() {
+    let work = Work::new();
+    let mut lines: String = (0..30)
+        .map(|i| {
+            json!({"text": prose(30, i), "n": i, "tag": {"name": format!("t{}", i % 3)}}).to_string() + "\n"
+        })
+        .collect();
+    lines.push_str("not JSON\n");
+    pack(&work.path("shards/a.jsonl.zst"), lines.as_bytes());
+    let uri = from(&work, "*.zst");
+    let sets = [
+        &*uri,
+        "source.where=\"n >= 10 AND tag.name = 't1'\"",
+        "source.carry=['n']",
+        "limits.max_quarantined=1",
+    ];
+    run(&work, &sets, 0, &["31 read, 7 documents, 23 left out by where or sample, 1 in quarantine"]);
+    let documents = work.table("documents").unwrap();
+    assert_eq!(documents["n"].as_primitive::<Int64Type>().values(), &[10, 13, 16, 19, 22, 25, 28]);
+    run(&work, &[&uri, "source.where='1 = 2'", "limits.max_quarantined=1"], 0, &["0 documents, 30 left out"]);
+    work.blt("plan", &["--set", &uri, "--set", "source.where='nn > 1'"])
+        .expect(2, &["there is no column nn", "did you mean n?"]);
+}
+
+#[test]
+fn a_folder_is_its_lines_where_it_has_no_parquet_and_an_output_goes_on() {
+    let work = Work::new();
+    for name in ["a.jsonl", "b.jsonl.gz"] {
+        let lines: String = (0..20).map(|i| json!({"text": prose(100, i)}).to_string() + "\n").collect();
+        pack(&work.path("shards").join(name), lines.as_bytes());
+    }
+    let sets = [&*from(&work, ""), "sink.unit_bytes=1000"];
+    let killed = work.run_with("commit::after_record=3*off->return(kill)", &sets);
+    assert_ne!(killed.code, 0);
+    work.blt("run", &set_flags(&sets)).expect(0, &["20 read, 20 documents", "in all      40 rows"]);
+    let resumed = snapshot(&work.out());
+    run(&work, &sets, 0, &["40 read, 40 documents"]);
+    let (mut resumed, mut fresh) = (resumed, snapshot(&work.out()));
+    for output in [&mut resumed, &mut fresh] {
+        output.retain(|file, _| !file.starts_with("_blt/claims"));
+    }
+    assert_same(&resumed, &fresh, "resumed");
+    // Another file under the same name is not gone on with.
+    pack(&work.path("shards/a.jsonl"), b"{\"text\": \"other\"}\n");
+    work.blt("run", &set_flags(&sets)).expect(2, &["a.jsonl"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_unpacked_is_told_and_the_others_are_done() {
+    let work = Work::new();
+    let lines: String = (0..2000).map(|i| json!({"text": prose(100, i)}).to_string() + "\n").collect();
+    for name in ["a.jsonl.gz", "b.jsonl.zst", "c.jsonl"] {
+        pack(&work.path("shards").join(name), lines.as_bytes());
+    }
+    for name in ["a.jsonl.gz", "b.jsonl.zst"] {
+        let path = work.path("shards").join(name);
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    }
+    let sets = [&*from(&work, "*.jsonl*"), "source.sample={ fraction = 0.01 }"];
+    run(&work, &sets, 65, &["failed to read", "a.jsonl.gz", "b.jsonl.zst"]);
+    assert!(read_table(&work.out(), "documents").is_some(), "what can be read is there");
+}
