@@ -87,7 +87,7 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Look at a model.
+    /// Look at a model, compare it with another, or write it in another form.
     Model {
         #[command(subcommand)]
         command: ModelCommand,
@@ -201,6 +201,43 @@ pub(crate) enum ModelCommand {
         /// A model folder, a safetensors file, or `embedded`.
         weights: String,
     },
+    /// Compare two models, whatever their names and files: configuration, shapes and every weight. Exit code 65 if they differ.
+    #[command(after_help = "Example:\n  blt-pipeline model verify models/small copy")]
+    Verify {
+        /// A model folder, a safetensors file, or `embedded`.
+        weights: String,
+        /// Likewise.
+        other: String,
+    },
+    /// Write a model to a new folder, under other names or in another number format.
+    #[command(
+        after_help = "Example:\n  blt-pipeline model convert embedded small-f32 --names hugging-face --dtype f32"
+    )]
+    Convert {
+        /// A model folder, a safetensors file, or `embedded`.
+        weights: String,
+        /// The new folder: config.json, model.safetensors and perhaps patch.json.
+        folder: PathBuf,
+        /// Whose names the tensors and the configuration's keys have.
+        #[arg(long, value_enum, default_value_t = NamesArg::Meta)]
+        names: NamesArg,
+        /// Number format of the weights; without it, the one that they are stored in.
+        #[arg(long, value_enum)]
+        dtype: Option<DtypeArg>,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum NamesArg {
+    Meta,
+    HuggingFace,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum DtypeArg {
+    F32,
+    F16,
+    Bf16,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

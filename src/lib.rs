@@ -136,7 +136,7 @@
 //! | [`data`] | what travels between stations | – |
 //! | [`schema`] | a unit → record batches of the output tables | `data`, `config` |
 //! | [`config`] | pipeline file and flags → a validated [`Pipeline`](config::Pipeline) | `data` |
-//! | [`source`] | URI → shards, units, rows | `data`, `config` |
+//! | [`source`] | URI → shards, units, rows: Parquet, JSON Lines, loose files | `data`, `config` |
 //! | [`pretokenize`] | a row's bytes → a document with segments | `data` |
 //! | [`model`] | bytes → entropies, norms, hidden states; `model::cpu` on the processor, `model::burn` on GPUs, and it alone knows Burn | `data`, `config` |
 //! | [`patch`] | entropies → patch lengths | `data` |

@@ -13,7 +13,9 @@ use std::{
 
 use blt_pipeline::{
     config::{self, Device, Overrides, Pipeline, Weights},
-    model::{self, Abilities, Adapter, BatchCache, EntropyModel, ModelError, ModelFiles, device::Kind},
+    model::{
+        self, Abilities, Adapter, BatchCache, EntropyModel, ModelError, ModelFiles, StoredAs, Style, device::Kind,
+    },
     pipeline::{self, Begun, DeviceFacts, Display, Ending, Plan, RunError, Share, Stop, Summary, Trace},
     schema::{self, Table},
     sink::{self, Finish, Output, SinkError, Start, Status},
@@ -25,7 +27,9 @@ use signal_hook::{
     flag,
 };
 
-use self::cli::{Cli, Command, LogFormat, ModelCommand, PipelineArgs, PlanArgs, RunArgs, SchemaName};
+use self::cli::{
+    Cli, Command, DtypeArg, LogFormat, ModelCommand, NamesArg, PipelineArgs, PlanArgs, RunArgs, SchemaName,
+};
 
 const EXIT_PLAN: u8 = 2;
 const EXIT_DATA: u8 = 65;
@@ -88,7 +92,7 @@ fn main() -> ExitCode {
         Command::Finalize { output } => finalize(output),
         Command::Gc { output, delete } => collect_garbage(output, *delete).map(|()| 0),
         Command::Devices { json } => show_devices(*json).map(|()| 0),
-        Command::Model { command: ModelCommand::Info { weights } } => show_model(weights).map(|()| 0),
+        Command::Model { command } => on_model(command),
         Command::Schema { name } => show_schema(*name).map(|()| 0),
     });
     let result = catch_unwind(dispatch).unwrap_or_else(|panic| {
@@ -454,13 +458,45 @@ fn collect_garbage(output: &Path, delete: bool) -> Result<(), Failure> {
     })
 }
 
-fn show_model(weights: &str) -> Result<(), Failure> {
+fn on_model(command: &ModelCommand) -> Result<u8, Failure> {
+    match command {
+        ModelCommand::Info { weights } => print(&open_model(weights)?.info).map(|()| 0),
+        ModelCommand::Verify { weights, other } => {
+            let differences = open_model(weights)?.differences(&open_model(other)?);
+            if differences.is_empty() {
+                return print(&"the same model").map(|()| 0);
+            }
+            print(&differences.join("\n")).map(|()| EXIT_DATA)
+        }
+        ModelCommand::Convert { weights, folder, names, dtype } => {
+            let files = open_model(weights)?;
+            let stored_as = match dtype {
+                Some(DtypeArg::F32) => StoredAs::F32,
+                Some(DtypeArg::F16) => StoredAs::F16,
+                Some(DtypeArg::Bf16) => StoredAs::Bf16,
+                None => StoredAs::of(&files.info.dtype).ok_or_else(|| {
+                    Failure::plan(format!(
+                        "{weights} is stored as {}; choose one with --dtype",
+                        files.info.dtype
+                    ))
+                })?,
+            };
+            let style = match names {
+                NamesArg::Meta => Style::Meta,
+                NamesArg::HuggingFace => Style::HuggingFace,
+            };
+            print(&files.save(folder, style, stored_as).map_err(Failure::plan)?).map(|()| 0)
+        }
+    }
+}
+
+fn open_model(weights: &str) -> Result<ModelFiles, Failure> {
     let weights = match weights.strip_prefix("hf://") {
         Some(repo) => Weights::Hub { repo: repo.to_owned(), revision: None, path: None },
         None if weights == "embedded" => Weights::Embedded,
         None => Weights::Path(weights.into()),
     };
-    print(&model::open(&weights).map_err(Failure::plan)?.info)
+    model::open(&weights).map_err(Failure::plan)
 }
 
 fn show_devices(json: bool) -> Result<(), Failure> {

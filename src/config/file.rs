@@ -41,6 +41,9 @@ pub(super) struct SourceSection {
     /// Parquet files, or JSON Lines where the name ends in `.jsonl` or `.ndjson`, perhaps with `.gz` or `.zst`: a path, an
     /// `s3://` or `hf://` address, each with `*`, `?`, `**` where wanted; or a list of these.
     pub uri: OneOrMany,
+    /// What the files are: `auto` takes them for JSON Lines where their names say so, else for Parquet.
+    #[serde(default)]
+    pub format: FileFormat,
     /// Column with the document's id. Default: `id`, if the files have such a column; a column
     /// written here must exist.
     #[schemars(length(min = 1))]
@@ -193,6 +196,21 @@ pub(super) struct LimitsSection {
     /// Seconds that units in flight may take to finish after SIGINT or SIGTERM; then they are dropped.
     #[schemars(range(max = 86400))]
     pub stop_grace_seconds: u32,
+}
+
+/// What the source's files are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FileFormat {
+    /// As their names say: JSON Lines or Parquet.
+    #[default]
+    Auto,
+    /// Parquet.
+    Parquet,
+    /// A JSON object a line, plain or in gzip or zstd, as the name's ending says.
+    Jsonl,
+    /// Anything: each file is a document.
+    Files,
 }
 
 /// What a document's content is.

@@ -21,7 +21,9 @@ use crate::data::{Boundary, PatchRule};
 
 pub use check::json_schema;
 pub use error::{ConfigError, Problem};
-pub use file::{Device, EmbeddingDtype, Embeddings, Modality, Precision, PretokenizeText, Quarantine};
+pub use file::{
+    Device, EmbeddingDtype, Embeddings, FileFormat, Modality, Precision, PretokenizeText, Quarantine,
+};
 
 /// The threshold that the reference releases with its model, nats.
 pub const RELEASED_THRESHOLD: f32 = 1.335_442_1;
@@ -50,6 +52,8 @@ pub struct Pipeline {
 pub struct Source {
     /// As written, at least one, none empty.
     pub uris: Vec<String>,
+    /// What the files are.
+    pub format: FileFormat,
     /// Column with the document's id.
     pub id: IdColumn,
     /// Column with the content.
@@ -243,7 +247,7 @@ impl Pipeline {
     pub fn meaning(&self) -> Map<String, Value> {
         // Every field is named, so that a new one cannot be forgotten here.
         let Self { name: _, source, pretokenize, model, patch, sink, limits } = self;
-        let Source { uris: _, id, content, modality, filter, limit, sample, carry } = source;
+        let Source { uris: _, format, id, content, modality, filter, limit, sample, carry } = source;
         let Pretokenize { workers: _, text: PretokenizeText {} } = pretokenize;
         let Model { weights: _, device: _, adapter: _, precision, context: _, overlap, batch_tokens: _ } =
             model;
@@ -280,6 +284,7 @@ impl Pipeline {
             ("sink.unit_bytes", json!(unit_bytes)),
             ("source.carry", json!(carry)),
             ("source.content", json!(content)),
+            ("source.format", json!(format)),
             ("source.id", json!(id.name)),
             ("source.limit", json!(limit)),
             ("source.modality", json!(modality)),

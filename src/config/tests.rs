@@ -56,6 +56,7 @@ type Effect = (&'static str, &'static str, In, fn(&Pipeline) -> bool);
 const EFFECTS: &[Effect] = &[
     ("pipeline.name", "pipeline.name = 'n'", Run, |p| p.name == "n"),
     ("source.uri", "", Run, |p| p.source.uris == ["in.parquet"]),
+    ("source.format", "source.format = 'files'", Meaning, |p| p.source.format == FileFormat::Files),
     ("source.id", "source.id = 'key'", Meaning, |p| p.source.id.name == "key" && p.source.id.required),
     ("source.content", "source.content = 'body'", Meaning, |p| p.source.content == "body"),
     ("source.modality", "source.modality = 'text'", Run, |p| p.source.modality == Modality::Text),
@@ -150,6 +151,7 @@ fn what_is_not_written_has_its_default() {
             name: "a".to_owned(),
             source: Source {
                 uris: vec!["in.parquet".to_owned()],
+                format: FileFormat::Auto,
                 id: IdColumn { name: "id".to_owned(), required: false },
                 content: "text".to_owned(),
                 modality: Modality::Text,
@@ -518,6 +520,7 @@ fn meaning_is_flat_sorted_and_complete() {
         "url"
       ],
       "source.content": "text",
+      "source.format": "auto",
       "source.id": "id",
       "source.limit": null,
       "source.modality": "text",

@@ -88,6 +88,7 @@ fn source(section: SourceSection, report: &mut Report<'_>) -> Source {
             OneOrMany::One(uri) => vec![uri],
             OneOrMany::Many(uris) => uris,
         },
+        format: section.format,
         id: IdColumn { required: section.id.is_some(), name: section.id.unwrap_or_else(|| "id".to_owned()) },
         content: section.content,
         modality: section.modality,

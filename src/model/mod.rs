@@ -4,6 +4,7 @@
 pub mod architecture;
 #[cfg(feature = "gpu")]
 pub mod burn;
+pub mod convert;
 pub mod cpu;
 pub mod device;
 #[cfg(feature = "fake-model")]
@@ -22,6 +23,7 @@ use crate::{
 pub use self::architecture::ModelConfig;
 #[cfg(feature = "gpu")]
 pub use self::burn::GpuModel;
+pub use self::convert::{Converted, StoredAs, Style};
 pub use self::cpu::CpuModel;
 pub use self::device::{Abilities, Adapter, BatchCache, adapters, choose, fitting_batch, precision};
 #[cfg(feature = "fake-model")]
@@ -101,6 +103,14 @@ pub enum ModelError {
     /// A file of the model cannot be read.
     #[error("failed to read {}: {source}", .file.display())]
     Read {
+        /// Which file.
+        file: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file of a model cannot be written.
+    #[error("failed to write {}: {source}", .file.display())]
+    Write {
         /// Which file.
         file: PathBuf,
         /// What the system says.

@@ -241,7 +241,7 @@ impl Weights {
 
 /// Whose names a file uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Names {
+pub(super) enum Names {
     Meta,
     /// With the prefix that the patcher's tensors have; those outside it are another model's.
     HuggingFace(&'static str),
@@ -249,7 +249,7 @@ enum Names {
 
 /// What a tensor is.
 #[derive(Clone, Copy, Debug)]
-enum Role {
+pub(super) enum Role {
     Embedding,
     Layer(usize, Part),
     Norm,
@@ -257,7 +257,7 @@ enum Role {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Part {
+pub(super) enum Part {
     AttentionNorm,
     Wq,
     Wk,
@@ -327,7 +327,7 @@ impl Names {
         if names.iter().any(hugging_face) { Self::HuggingFace("") } else { Self::Meta }
     }
 
-    fn name(self, role: Role) -> String {
+    pub(super) fn name(self, role: Role) -> String {
         match (self, role) {
             (Names::Meta, Role::Embedding) => "tok_embeddings.weight".into(),
             (Names::Meta, Role::Layer(n, part)) => format!("layers.{n}.{}.weight", part.meta()),
@@ -367,7 +367,7 @@ impl fmt::Display for Names {
 }
 
 /// Every tensor of a model with its shape, in the order of its layers; the output last.
-fn expected(config: &ModelConfig) -> Vec<(Role, Vec<usize>)> {
+pub(super) fn expected(config: &ModelConfig) -> Vec<(Role, Vec<usize>)> {
     let (dim, hidden) = (config.dim, config.ffn_hidden);
     let queries = config.n_heads * config.head_dim;
     let keys = config.n_kv_heads * config.head_dim;

@@ -189,7 +189,7 @@ impl Plan {
         };
         let memory = pipeline.limits.memory.unwrap_or(model.device.memory);
         let (context, overlap, batch_tokens) = lengths(&pipeline, &model, planned.as_ref())?;
-        let files = list_shards(&pipeline.source.uris, &output_folder)
+        let files = list_shards(&pipeline.source.uris, pipeline.source.format, &output_folder)
             .map_err(|error| RunError::Plan(error.to_string()))?;
         let mut shards = Vec::with_capacity(files.len());
         let mut absent = Vec::new();
@@ -397,6 +397,9 @@ impl Plan {
         line("units", format!("{}, of about {} of content at most", self.units.len(), megabytes(unit_bytes)));
         line("rows", thousands(self.rows()));
         line("content", megabytes(self.content_bytes()));
+        if let Some(condition) = &self.pipeline.source.filter {
+            line("where", condition.clone());
+        }
         let model = &self.model;
         line(
             "model",

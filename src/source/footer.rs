@@ -30,7 +30,7 @@ use arrow::{
 
 use super::{
     RowGroup, ShardFile, SourceError,
-    filter::{Filter, GroupStatistics},
+    filter::{self, Filter, GroupStatistics},
     shard::{Format, Identity, Shard, identify, open},
     thrift,
 };
@@ -255,12 +255,8 @@ impl Columns {
             .map(|name| position(name).ok_or_else(|| missing("source.carry", name)))
             .collect::<Result<Vec<_>, _>>()?;
         let carried = carry.iter().map(|&index| footer.schema.fields()[index].clone()).collect();
-        let filter = source.filter.as_deref().map(|sql| {
-            Filter::compile(sql, &footer.schema).map_err(|problem| {
-                SourceError::Plan(format!("source.where = {sql:?}: {problem} (asked of {})", path.display()))
-            })
-        });
-        Ok(Columns { content, content_leaf, id, carry, carried, filter: filter.transpose()? })
+        let filter = filter::of(source, &footer.schema, path)?;
+        Ok(Columns { content, content_leaf, id, carry, carried, filter })
     }
 
     /// The footer with the content and id columns as plain binary, so that neither strings that are not

@@ -8,7 +8,6 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Seek, SeekFrom},
     ops::Range,
-    path::Path,
     sync::Arc,
 };
 
@@ -22,7 +21,7 @@ use serde_json::{Value, value::RawValue};
 
 use super::{
     Grant, Held, RowGroup, ShardFile, SourceError,
-    filter::{Filter, Verdict},
+    filter::{self, Filter, Verdict},
     rows::{FoundRow, settle, too_long},
     shard::{Format, Identity, Shard, identify, open},
 };
@@ -51,15 +50,15 @@ pub(super) enum Packing {
 }
 
 impl Packing {
-    /// Of a file of that name, if its ending says that it holds JSON Lines.
-    pub(super) fn of(name: &str) -> Option<Packing> {
+    /// Of a file of that name, and whether its ending says that it holds JSON Lines.
+    pub(super) fn of(name: &str) -> (Packing, bool) {
         let name = name.to_ascii_lowercase();
         let (name, packing) = match name.rsplit_once('.') {
             Some((name, "gz")) => (name, Packing::Gzip),
             Some((name, "zst")) => (name, Packing::Zstd),
             _ => (name.as_str(), Packing::Plain),
         };
-        [".jsonl", ".ndjson"].iter().any(|ending| name.ends_with(ending)).then_some(packing)
+        (packing, [".jsonl", ".ndjson"].iter().any(|ending| name.ends_with(ending)))
     }
 }
 
@@ -209,7 +208,7 @@ pub(super) fn survey(
         false => carried.collect::<Result<_, _>>()?,
     };
     let mut columns: Vec<Arc<Field>> = carried.iter().cloned().collect();
-    if let Some(filter) = filter(source, &schema, path)? {
+    if let Some(filter) = filter::of(source, &schema, path)? {
         let named = filter.columns().filter(|name| !source.carry.iter().any(|carried| carried == name));
         columns.extend(named.filter_map(|name| schema.field_with_name(name).ok()).cloned().map(Arc::new));
     }
@@ -342,15 +341,6 @@ fn common_type(a: &DataType, b: &DataType) -> DataType {
     }
 }
 
-fn filter(source: &Source, schema: &Schema, path: &Path) -> Result<Option<Filter>, SourceError> {
-    let compiled = source.filter.as_deref().map(|sql| {
-        Filter::compile(sql, schema).map_err(|problem| {
-            SourceError::Plan(format!("source.where = {sql:?}: {problem} (asked of {})", path.display()))
-        })
-    });
-    compiled.transpose()
-}
-
 /// Reads units of one file, in order, in one pass over it.
 pub struct LineReader {
     lines: Lines,
@@ -383,7 +373,8 @@ impl LineReader {
     ) -> Result<LineReader, SourceError> {
         let path = &shard.file.path;
         let file = shard.open_unchanged()?;
-        let filter = filter(source, &index.columns, path).map_err(|e| SourceError::Data(e.to_string()))?;
+        let filter =
+            filter::of(source, &index.columns, path).map_err(|e| SourceError::Data(e.to_string()))?;
         // What is packed is read from its start.
         let (mut next_row, mut offset) = (0, 0);
         if index.packing == Packing::Plain {

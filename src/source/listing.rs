@@ -1,38 +1,58 @@
-//! Turns `source.uri` into a sorted list of local files and the names they have in the output. Does not
-//! open them.
+//! Turns `source.uri` into a sorted list of local files, or of folders of loose files, and the names they have in the output. Does
+//! not open them.
 
 use std::{
     collections::BTreeMap,
     path::{Component, Path, PathBuf},
+    sync::Arc,
 };
 
 use globset::GlobBuilder;
 use walkdir::WalkDir;
 
 use super::SourceError;
+use crate::config::FileFormat;
 
-/// A file that the source names.
+/// A file that the source names, or a folder of loose files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardFile {
     /// Where it lies.
     pub path: PathBuf,
-    /// Its path below the longest wildcard-free folder of the URI, '/'-separated.
+    /// Its path below the longest wildcard-free folder of the URI, '/'-separated; a folder's ends in '/'.
     pub source_file: String,
+    /// The files of a folder, in the order of their names.
+    pub members: Option<Arc<[Member]>>,
+}
+
+/// A loose file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its path below the longest wildcard-free folder of the URI, '/'-separated.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
 }
 
 /// Files of `uris`, sorted by `source_file`: a path names one file, a folder all `*.parquet` files below
-/// it or, if there are none, all of JSON Lines, a glob (`*`, `**`, `?`, `[…]`, `{a,b}`; `*` stays within a folder) what it matches. Hidden files, and
-/// those below `output`, are left out.
+/// it or, if there are none, all of JSON Lines, a glob (`*`, `**`, `?`, `[…]`, `{a,b}`; `*` stays within a folder) what it matches. Hidden
+/// files, and those below `output`, are left out. Of loose files ([`FileFormat::Files`]) a folder has all that are below it, and
+/// those of one folder are listed together.
 ///
 /// # Errors
 /// [`SourceError::Plan`] when a URI matches nothing, has a scheme this build does not read, when two
 /// different files would have the same name, or one file two names.
-pub fn list_shards(uris: &[String], output: &Path) -> Result<Vec<ShardFile>, SourceError> {
+pub fn list_shards(
+    uris: &[String],
+    format: FileFormat,
+    output: &Path,
+) -> Result<Vec<ShardFile>, SourceError> {
     let output = output.canonicalize().ok();
     let mut by_name: BTreeMap<String, (PathBuf, PathBuf)> = BTreeMap::new();
     let mut by_path: BTreeMap<PathBuf, String> = BTreeMap::new();
     for uri in uris {
-        for ShardFile { path, source_file } in list(uri)? {
+        for ShardFile { path, source_file, .. } in list(uri, format)? {
             let failed = |error| SourceError::Plan(format!("failed to open {}: {error}", path.display()));
             let real = path.canonicalize().map_err(failed)?;
             if output.as_ref().is_some_and(|output| real.starts_with(output)) {
@@ -60,8 +80,28 @@ pub fn list_shards(uris: &[String], output: &Path) -> Result<Vec<ShardFile>, Sou
             by_name.insert(source_file, (path, real));
         }
     }
-    let shards = by_name.into_iter();
-    Ok(shards.map(|(source_file, (path, _))| ShardFile { path, source_file }).collect())
+    let files = by_name.into_iter().map(|(name, (path, _))| (path, name));
+    if format == FileFormat::Files {
+        return folders(files);
+    }
+    Ok(files.map(|(path, source_file)| ShardFile { path, source_file, members: None }).collect())
+}
+
+/// Loose files by folder.
+fn folders(files: impl Iterator<Item = (PathBuf, String)>) -> Result<Vec<ShardFile>, SourceError> {
+    let mut by_folder: BTreeMap<String, Vec<Member>> = BTreeMap::new();
+    for (path, name) in files {
+        let failed = |error| SourceError::Plan(format!("failed to open {}: {error}", path.display()));
+        let bytes = path.metadata().map_err(failed)?.len();
+        let folder = name.rfind('/').map_or("./", |slash| &name[..=slash]);
+        by_folder.entry(folder.to_owned()).or_default().push(Member { path, name, bytes });
+    }
+    let shard = |(source_file, members): (String, Vec<Member>)| ShardFile {
+        path: members.first().and_then(|member| member.path.parent()).unwrap_or(Path::new("")).into(),
+        source_file,
+        members: Some(members.into()),
+    };
+    Ok(by_folder.into_iter().map(shard).collect())
 }
 
 /// Why this build cannot read `uri`, if it cannot.
@@ -75,7 +115,7 @@ pub fn unsupported(uri: &str) -> Option<String> {
     }
 }
 
-fn list(uri: &str) -> Result<Vec<ShardFile>, SourceError> {
+fn list(uri: &str, format: FileFormat) -> Result<Vec<ShardFile>, SourceError> {
     let plan_error = |problem: String| SourceError::Plan(format!("source.uri = {uri:?}: {problem}"));
     let pattern = match uri.split_once("://") {
         None => uri,
@@ -84,10 +124,13 @@ fn list(uri: &str) -> Result<Vec<ShardFile>, SourceError> {
     };
     let path = Path::new(pattern);
     if path.is_dir() {
-        return match matches(path, "**/*.parquet") {
-            Err(none) => matches(path, LINES).map_err(|_| plan_error(none)),
-            found => found.map_err(plan_error),
+        let found = match format {
+            FileFormat::Auto => matches(path, PARQUET).or_else(|none| matches(path, LINES).map_err(|_| none)),
+            FileFormat::Parquet => matches(path, PARQUET),
+            FileFormat::Jsonl => matches(path, LINES),
+            FileFormat::Files => matches(path, "**/*"),
         };
+        return found.map_err(plan_error);
     }
     // A file whose name holds a bracket is that file, not a pattern.
     if path.is_file() || !pattern.contains(WILDCARDS) {
@@ -100,7 +143,7 @@ fn list(uri: &str) -> Result<Vec<ShardFile>, SourceError> {
     matches(&base, glob).map_err(plan_error)
 }
 
-/// What a folder without Parquet files may hold instead.
+const PARQUET: &str = "**/*.parquet";
 const LINES: &str = "**/*.{jsonl,ndjson,jsonl.gz,ndjson.gz,jsonl.zst,ndjson.zst}";
 
 const WILDCARDS: [char; 4] = ['*', '?', '[', '{'];
@@ -110,7 +153,7 @@ fn single(path: &Path) -> Result<Vec<ShardFile>, String> {
     let name = path.file_name().and_then(|n| n.to_str());
     match name {
         Some(name) if metadata.is_file() => {
-            Ok(vec![ShardFile { path: path.into(), source_file: name.to_owned() }])
+            Ok(vec![ShardFile { path: path.into(), source_file: name.to_owned(), members: None }])
         }
         _ => Err(format!("{} is not a file with a UTF-8 name", path.display())),
     }
@@ -161,7 +204,7 @@ fn matches(base: &Path, pattern: &str) -> Result<Vec<ShardFile>, String> {
             .map(|c| c.as_os_str().to_str())
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| format!("the name of {} is not UTF-8", entry.path().display()))?;
-        files.push(ShardFile { path: entry.path().into(), source_file: name.join("/") });
+        files.push(ShardFile { path: entry.path().into(), source_file: name.join("/"), members: None });
     }
     if files.is_empty() {
         return Err(format!("no file below {} matches {pattern}", base.display()));
@@ -185,7 +228,8 @@ mod tests {
 
     fn names(folder: &Path, uris: &[&str]) -> Result<Vec<String>, String> {
         let uris: Vec<String> = uris.iter().map(|u| format!("{}/{u}", folder.display())).collect();
-        let shards = list_shards(&uris, Path::new("/nowhere")).map_err(|error| error.to_string())?;
+        let shards =
+            list_shards(&uris, FileFormat::Auto, Path::new("/nowhere")).map_err(|error| error.to_string())?;
         Ok(shards.into_iter().map(|s| s.source_file).collect())
     }
 
@@ -213,7 +257,7 @@ mod tests {
         assert_eq!(names(folder.path(), &["a/*.parquet"]), Ok(vec!["1.parquet".to_owned()]));
         let all = vec![format!("{}/a/**/*.parquet", folder.path().display())];
         std::fs::remove_file(folder.path().join("a/link")).unwrap();
-        let shards = list_shards(&all, &folder.path().join("a/out")).unwrap();
+        let shards = list_shards(&all, FileFormat::Auto, &folder.path().join("a/out")).unwrap();
         assert_eq!(shards.iter().map(|s| s.source_file.as_str()).collect::<Vec<_>>(), ["1.parquet"]);
     }
 
@@ -230,8 +274,9 @@ mod tests {
             let error = names(folder.path(), &uris).unwrap_err();
             assert!(error.contains(part), "{error}");
         }
-        let error =
-            list_shards(&["s3://bucket/x.parquet".into()], Path::new("/nowhere")).unwrap_err().to_string();
+        let error = list_shards(&["s3://bucket/x.parquet".into()], FileFormat::Auto, Path::new("/nowhere"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("not s3://"), "{error}");
     }
 }

@@ -2,6 +2,7 @@
 
 mod cells;
 mod delta;
+mod files;
 #[cfg(feature = "filter")]
 mod filter;
 #[cfg(not(feature = "filter"))]
@@ -21,7 +22,7 @@ mod units;
 
 pub use self::{
     lines::agree_on_types,
-    listing::{ShardFile, list_shards, unsupported},
+    listing::{Member, ShardFile, list_shards, unsupported},
     reader::{Grant, Held, RowReader},
     shard::{Identity, Shard, open_shard},
     units::{Cut, RowGroup, cut},

@@ -1,9 +1,20 @@
 //! What stands for `filter` in a build without it: there is no condition on rows, and a plan that has one is refused.
 
+use std::path::Path;
+
 use arrow::{
     array::{ArrayRef, RecordBatch},
     datatypes::Schema,
 };
+
+use super::SourceError;
+use crate::config::Source;
+
+/// As the real one.
+pub(super) fn of(source: &Source, _: &Schema, _: &Path) -> Result<Option<Filter>, SourceError> {
+    let problem = "source.where: this build has no row filter; build it with the feature `filter`";
+    if source.filter.is_some() { Err(SourceError::Plan(problem.to_owned())) } else { Ok(None) }
+}
 
 pub(super) enum Filter {}
 
@@ -26,10 +37,6 @@ impl GroupStatistics {
 }
 
 impl Filter {
-    pub(super) fn compile(_: &str, _: &Schema) -> Result<Filter, String> {
-        Err("this build has no row filter; build it with the feature `filter`".to_owned())
-    }
-
     pub(super) fn columns(&self) -> impl Iterator<Item = &str> {
         match *self {}
         #[expect(unreachable_code, reason = "there is no such value")]

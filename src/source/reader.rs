@@ -4,6 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use super::{
     SourceError,
+    files::FileReader,
     lines::LineReader,
     parquet::ParquetReader,
     shard::{Format, Shard},
@@ -19,6 +20,8 @@ pub enum RowReader {
     Parquet(Box<ParquetReader>),
     /// Line by line.
     Lines(Box<LineReader>),
+    /// File by file.
+    Files(Box<FileReader>),
 }
 
 /// What a [`RowReader`] has in memory.
@@ -60,6 +63,13 @@ impl RowReader {
             Format::Lines(index) => {
                 RowReader::Lines(Box::new(LineReader::open(shard, index, source, max_document_bytes, units)?))
             }
+            Format::Files(members) => RowReader::Files(Box::new(FileReader::open(
+                shard,
+                members,
+                source,
+                max_document_bytes,
+                units,
+            )?)),
         })
     }
 
@@ -73,6 +83,7 @@ impl RowReader {
         match self {
             RowReader::Parquet(reader) => reader.read(unit, grant),
             RowReader::Lines(reader) => reader.read(unit, grant),
+            RowReader::Files(reader) => reader.read(unit, grant),
         }
     }
 }

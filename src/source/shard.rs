@@ -12,10 +12,10 @@ use arrow::datatypes::Fields;
 use sha2::{Digest, Sha256};
 
 use super::{
-    RowGroup, ShardFile, SourceError, footer,
+    Member, RowGroup, ShardFile, SourceError, files, footer,
     lines::{self, LineIndex, Packing},
 };
-use crate::config::Source;
+use crate::config::{FileFormat, Source};
 
 /// What tells one version of a shard from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,9 +45,10 @@ pub struct Shard {
 pub(super) enum Format {
     Parquet,
     Lines(Arc<LineIndex>),
+    Files(Arc<[Member]>),
 }
 
-/// Looks through `file`, JSON Lines by their name and else Parquet, and finds the columns that `source` names. A footer that takes
+/// Looks through `file`, in the format that `source` names, or that its own name tells, and finds the columns that `source` names. A footer that takes
 /// more than `max_bytes` of memory is not read; documents have at most `max_document_bytes`.
 ///
 /// # Errors
@@ -59,9 +60,15 @@ pub fn open_shard(
     max_document_bytes: u64,
     max_bytes: u64,
 ) -> Result<Result<Shard, (Identity, SourceError)>, SourceError> {
-    match Packing::of(&file.source_file) {
-        Some(packing) => lines::survey(file, packing, source, max_document_bytes),
-        None => footer::survey(file, source, max_bytes),
+    let (packing, has_lines) = Packing::of(&file.source_file);
+    match (&file.members, source.format, has_lines) {
+        (Some(members), ..) => files::survey(file, members, source).map(Ok),
+        (None, FileFormat::Jsonl, _) | (None, FileFormat::Auto, true) => {
+            lines::survey(file, packing, source, max_document_bytes)
+        }
+        (None, FileFormat::Auto | FileFormat::Parquet | FileFormat::Files, _) => {
+            footer::survey(file, source, max_bytes)
+        }
     }
 }
 

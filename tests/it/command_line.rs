@@ -148,3 +148,21 @@ fn the_summary_tells_rows_bytes_patches_stages_bottleneck_and_how_to_read() {
     work.run(&["patch.mode=static", "patch.patch_size=5", "patch.max_patch_length=5"])
         .expect(0, &["was finished before, nothing to do", "rows        3 read"]);
 }
+
+#[test]
+fn models_are_converted_and_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (same, short) = (at("same"), at("short"));
+    let nano = "tests/data/golden/nano";
+    blt(&["model", "convert", nano, &same, "--names", "hugging-face"]).expect(0, &["rounding      none"]);
+    blt(&["model", "verify", nano, &same]).expect(0, &["the same model"]);
+    blt(&["model", "info", &same]).expect(0, &["names         Hugging Face", "dim 64"]);
+    blt(&["model", "convert", nano, &short, "--dtype", "f16"])
+        .expect(0, &["another model, with a hash of its own"]);
+    blt(&["model", "verify", nano, &short]).expect(65, &["tok_embeddings.weight: ", "values differ, by"]);
+    blt(&["model", "verify", nano, "embedded"])
+        .expect(65, &["dim is 64 and 256", "layers.0.attention.wq.weight is [64, 64]"]);
+    blt(&["model", "convert", nano, &same]).expect(2, &["it is there already"]);
+    blt(&["model", "convert", nano, "/proc/no/model"]).expect(2, &["failed to write /proc/no/model"]);
+}

@@ -15,6 +15,7 @@ mod golden;
 mod gpu;
 mod hard_files;
 mod lines;
+mod loose_files;
 mod memory;
 mod packing;
 mod patches;

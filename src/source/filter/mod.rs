@@ -8,6 +8,7 @@ mod skip;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::Arc,
 };
 
@@ -23,6 +24,21 @@ use polars_expr::{
 use polars_plan::plans::{IR, IRPlan};
 
 pub(super) use self::skip::GroupStatistics;
+use super::SourceError;
+use crate::config::Source;
+
+/// The condition of `source` for rows of `schema`, if it has one; `path` is where they lie.
+///
+/// # Errors
+/// [`SourceError::Plan`] with what is wrong with it.
+pub(super) fn of(source: &Source, schema: &Schema, path: &Path) -> Result<Option<Filter>, SourceError> {
+    let compiled = source.filter.as_deref().map(|sql| {
+        Filter::compile(sql, schema).map_err(|problem| {
+            SourceError::Plan(format!("source.where = {sql:?}: {problem} (asked of {})", path.display()))
+        })
+    });
+    compiled.transpose()
+}
 
 /// A condition on the rows of one schema.
 pub(super) struct Filter {
