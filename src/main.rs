@@ -14,7 +14,8 @@ use std::{
 use blt_pipeline::{
     config::{self, Device, Overrides, Pipeline, Weights},
     model::{
-        self, Abilities, Adapter, BatchCache, EntropyModel, ModelError, ModelFiles, StoredAs, Style, device::Kind,
+        self, Abilities, Adapter, BatchCache, EntropyModel, ModelError, ModelFiles, StoredAs, Style,
+        device::Kind,
     },
     pipeline::{self, Begun, DeviceFacts, Display, Ending, Plan, RunError, Share, Stop, Summary, Trace},
     schema::{self, Table},

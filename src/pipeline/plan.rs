@@ -19,10 +19,7 @@ use crate::{
     model::{self, ModelInfo, device::Kind},
     schema::{SCHEMA_VERSION, TableOptions},
     sink::{self, Opening, PlanRecord, ShardEntry, SinkError, Start},
-    source::{
-        self, Identity, RowReader, Shard, ShardFile, SourceError, agree_on_types, cut, list_shards,
-        open_shard,
-    },
+    source::{self, Identity, RowReader, Shard, ShardFile, SourceError, cut, list_shards, open_shard},
 };
 
 /// A footer that claims more units than this is taken for corrupt before anything is allocated for them.
@@ -199,22 +196,15 @@ impl Plan {
                     absent.push(entry.source_file.clone());
                     PlannedShard::Absent(entry)
                 }
-                Place::File(file) => {
-                    match open_shard(&file, &pipeline.source, pipeline.limits.max_document_bytes, memory) {
-                        Ok(Ok(shard)) => checked(shard, pipeline.sink.unit_bytes.get()),
-                        Ok(Err((identity, error))) => {
-                            PlannedShard::Broken { file, identity, reason: error.to_string() }
-                        }
-                        Err(error) => return Err(RunError::Plan(error.to_string())),
+                Place::File(file) => match open_shard(&file, &pipeline.source, memory) {
+                    Ok(Ok(shard)) => checked(shard, pipeline.sink.unit_bytes.get()),
+                    Ok(Err((identity, error))) => {
+                        PlannedShard::Broken { file, identity, reason: error.to_string() }
                     }
-                }
+                    Err(error) => return Err(RunError::Plan(error.to_string())),
+                },
             });
         }
-        let readable = shards.iter_mut().filter_map(|shard| match shard {
-            PlannedShard::Ready(shard) => Some(shard),
-            PlannedShard::Broken { .. } | PlannedShard::Absent(_) => None,
-        });
-        agree_on_types(&mut readable.collect::<Vec<_>>());
         let units = units(&shards, pipeline.sink.unit_bytes.get(), pipeline.source.limit.map(|n| n.get()));
         let recipe = Recipe {
             rule: pipeline.patch.resolve(model.threshold),
@@ -551,7 +541,7 @@ fn checked(shard: Shard, unit_bytes: u64) -> PlannedShard {
     }
     let path = shard.file.path.display();
     let reason = format!(
-        "failed to read the footer of {path}: it claims {rows} rows and {claimed} bytes; if that is \
+        "failed to read {path}: it claims {rows} rows and {claimed} bytes; if that is \
          true, raise sink.unit_bytes or split the file"
     );
     PlannedShard::Broken { file: shard.file, identity: shard.identity, reason }

@@ -199,8 +199,8 @@ pub fn source(
             match dealer.deal(unit.id, at_last) {
                 Deal::Now => {}
                 deal => {
-                    // It reads on from one unit to the next only.
-                    reader = None;
+                    // To go on behind a unit that is left out is not given to all; opening a packed file anew is dear.
+                    reader = reader.filter(RowReader::passes_over_units);
                     if deal == Deal::Later {
                         put_off.push(unit.clone());
                     }
@@ -295,7 +295,7 @@ fn refusal(unit: &Unit, needed: u64, pages: u64, total: u64) -> Option<String> {
     let all = needed.saturating_add(pages);
     (all > total).then(|| {
         let remedy = if pages > needed {
-            format!("write the shard with smaller pages, since those it has take {}", megabytes(pages))
+            format!("write the shard with smaller pages or shorter lines, since those it has take {}", megabytes(pages))
         } else {
             "lower limits.max_document_bytes so that its long rows go to quarantine, or sink.unit_bytes if it has many \
              rows"

@@ -115,6 +115,9 @@ impl FileReader {
         };
         let members = self.members.get(unit.rows.start as usize..unit.rows.end as usize);
         let members = members.ok_or_else(|| failed("it has fewer files than were planned".to_owned()))?;
+        while self.units.front().is_some_and(|rows| rows.end <= unit.rows.start) {
+            self.units.pop_front();
+        }
         if self.units.pop_front().as_ref() != Some(&unit.rows) {
             return Err(failed("the rows were asked for out of order".to_owned()));
         }
@@ -122,7 +125,7 @@ impl FileReader {
         let mut verdicts = match &self.filter {
             None => vec![Verdict::Keep; members.len()],
             Some(filter) => filter
-                .verdicts(&columns, |_| true)
+                .verdicts(&columns, |_, _| true)
                 .map_err(|problem| failed(format!("source.where: {problem}")))?,
         };
         let mut batch = RawBatch {
@@ -141,6 +144,7 @@ impl FileReader {
             held.carried = carried.columns().iter().map(|column| value_bytes(column)).sum();
             batch.carried = Some(carried);
         }
+        grant(held)?;
         for ((member, verdict), row) in members.iter().zip(&mut verdicts).zip(unit.rows.clone()) {
             let file = &self.shard.file.source_file;
             if self.source.sample.is_some_and(|sample| !sample.keeps(file, row)) {

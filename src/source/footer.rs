@@ -156,9 +156,9 @@ impl Footer {
     /// Which row groups hold no row that `filter` is true for, as far as their statistics tell.
     pub(super) fn skipped(&self, filter: &Filter) -> Vec<bool> {
         let groups = self.metadata.row_groups();
-        // What no footer should hold costs only the shortcut.
-        let statistics = self.statistics(filter).ok();
-        statistics.map_or(vec![false; groups.len()], |statistics| filter.skipped(&statistics))
+        // What no footer should hold, some of which the decoder panics at, costs only the shortcut.
+        let statistics = guarded(|| "statistics".to_owned(), || self.statistics(filter));
+        statistics.map_or_else(|_| vec![false; groups.len()], |statistics| filter.skipped(&statistics))
     }
 
     fn statistics(&self, filter: &Filter) -> Result<GroupStatistics, String> {
@@ -255,7 +255,7 @@ impl Columns {
             .map(|name| position(name).ok_or_else(|| missing("source.carry", name)))
             .collect::<Result<Vec<_>, _>>()?;
         let carried = carry.iter().map(|&index| footer.schema.fields()[index].clone()).collect();
-        let filter = filter::of(source, &footer.schema, path)?;
+        let filter = filter::of(source, &asked(&footer.schema, content), path)?;
         Ok(Columns { content, content_leaf, id, carry, carried, filter })
     }
 
@@ -293,6 +293,19 @@ impl Columns {
             .filter(|&leaf| leaf == self.content_leaf || roots.contains(&schema.get_column_root_idx(leaf)));
         ProjectionMask::leaves(schema, leaves)
     }
+}
+
+/// What a condition may ask about: every column, but of a content that is a struct not its bytes, which are only read as far
+/// as a document may be long.
+fn asked(schema: &Schema, content: usize) -> Schema {
+    let fields = schema.fields().iter().enumerate().map(|(index, field)| match field.data_type() {
+        DataType::Struct(children) if index == content => {
+            let children = children.iter().filter(|child| child.name() != "bytes").cloned();
+            Arc::new(field.as_ref().clone().with_data_type(DataType::Struct(children.collect())))
+        }
+        _ => field.clone(),
+    });
+    Schema::new(fields.collect::<Vec<_>>())
 }
 
 fn is_bytes(data_type: &DataType) -> bool {

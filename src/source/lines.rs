@@ -1,44 +1,40 @@
 //! Rows of JSON Lines: an object a line, plain, gzip or zstd; blank lines are no rows. Such a file has no footer, so it is read
-//! through once when a run is planned: that counts its rows, and finds the types of carried columns and those that a condition
-//! names. Knows nothing of budgets but whom to ask.
+//! through once when a run is planned, which counts its rows. Knows nothing of budgets but whom to ask.
 
 use std::{
     borrow::Cow,
     collections::{BTreeMap, VecDeque},
     fs::File,
-    io::{self, BufRead, BufReader, Seek, SeekFrom},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     ops::Range,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use arrow::{
-    array::{RecordBatch, RecordBatchOptions},
-    compute::concat_batches,
-    datatypes::{DataType, Field, Fields, Schema, SchemaRef},
-    json::{ReaderBuilder, reader::infer_json_schema_from_iterator},
-};
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
 use super::{
     Grant, Held, RowGroup, ShardFile, SourceError,
-    filter::{self, Filter, Verdict},
+    filter::Verdict,
     rows::{FoundRow, settle, too_long},
-    shard::{Format, Identity, Shard, identify, open},
+    shard::{Format, Identity, Shard, identify_by_end, open},
 };
 use crate::{
     config::Source,
-    data::{RawBatch, Unit, value_bytes},
+    data::{RawBatch, Unit},
 };
 
 /// Where reading may begin: often enough to cut units well, seldom enough that a terabyte's places fit in memory.
 const BLOCK_BYTES: u64 = 256 << 10;
-/// Lines that are parsed together.
-const BATCH_ROWS: usize = 1024;
-const BATCH_BYTES: usize = 1 << 20;
 /// A key that none of so many rows has is misspelt.
 const FIRST_ROWS: usize = 100;
+/// Of these rows, lines that are longer are not looked into, and no more keys are told.
+const FIRST_ROW_BYTES: u64 = 1 << 20;
+const FIRST_KEYS: usize = 100;
 /// Log2 of the largest window of a zstd file; `zstd --ultra -22` takes that.
-const ZSTD_WINDOW_LOG: u32 = 27;
+const MAX_ZSTD_WINDOW_LOG: u32 = 27;
+/// And of the smallest that is counted: levels up to 19 stay below.
+const MIN_ZSTD_WINDOW_LOG: u32 = 23;
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// How a file's lines are packed.
@@ -52,11 +48,10 @@ pub(super) enum Packing {
 impl Packing {
     /// Of a file of that name, and whether its ending says that it holds JSON Lines.
     pub(super) fn of(name: &str) -> (Packing, bool) {
-        let name = name.to_ascii_lowercase();
         let (name, packing) = match name.rsplit_once('.') {
             Some((name, "gz")) => (name, Packing::Gzip),
             Some((name, "zst")) => (name, Packing::Zstd),
-            _ => (name.as_str(), Packing::Plain),
+            _ => (name, Packing::Plain),
         };
         (packing, [".jsonl", ".ndjson"].iter().any(|ending| name.ends_with(ending)))
     }
@@ -68,8 +63,22 @@ pub(super) struct LineIndex {
     packing: Packing,
     /// Where each of the shard's row groups begins, in bytes of the unpacked file.
     starts: Vec<u64>,
-    /// Columns that are carried or asked about.
-    columns: SchemaRef,
+    /// What tells at a glance whether the file is still the one that was read.
+    end: Identity,
+}
+
+/// The bytes of a file as they are read, hashed.
+struct Hashed {
+    file: File,
+    hash: Arc<Mutex<Sha256>>,
+}
+
+impl Read for Hashed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.hash.lock().unwrap_or_else(PoisonError::into_inner).update(&buffer[..n]);
+        Ok(n)
+    }
 }
 
 /// The lines of a file that are not blank.
@@ -77,6 +86,8 @@ struct Lines {
     input: Box<dyn BufRead + Send>,
     /// In the unpacked file.
     offset: u64,
+    /// What unpacking takes.
+    held: u64,
 }
 
 /// A line, or the head of one that is too long.
@@ -86,33 +97,48 @@ struct Line {
     length: u64,
 }
 
+/// Why there is no line.
+enum Fault {
+    Io(io::Error),
+    /// The memory for it was not granted.
+    Refused(SourceError),
+}
+
 impl Lines {
-    /// From byte `offset` on, which is 0 unless the file is plain.
-    fn open(mut file: File, packing: Packing, offset: u64) -> io::Result<Lines> {
-        file.seek(SeekFrom::Start(offset))?;
-        let input: Box<dyn BufRead + Send> = match packing {
-            Packing::Plain => Box::new(BufReader::with_capacity(BUFFER_BYTES, file)),
+    /// Of `file`, whose bytes begin at `offset`, which is 0 unless it is plain.
+    fn open(file: impl Read + Send + 'static, packing: Packing, offset: u64) -> io::Result<Lines> {
+        let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
+        let (input, held): (Box<dyn BufRead + Send>, _) = match packing {
+            Packing::Plain => (Box::new(file), BUFFER_BYTES as u64),
             Packing::Gzip => {
-                let unpacked = flate2::bufread::MultiGzDecoder::new(BufReader::new(file));
-                Box::new(BufReader::with_capacity(BUFFER_BYTES, unpacked))
+                let unpacked = flate2::bufread::MultiGzDecoder::new(file);
+                (Box::new(BufReader::with_capacity(BUFFER_BYTES, unpacked)), 2 * BUFFER_BYTES as u64)
             }
             Packing::Zstd => {
-                let mut unpacked = zstd::Decoder::new(file)?;
-                unpacked.window_log_max(ZSTD_WINDOW_LOG)?;
-                Box::new(BufReader::with_capacity(BUFFER_BYTES, unpacked))
+                // What the first frame needs is counted, and no later one may need more.
+                let window_log = zstd_window_log(file.fill_buf()?);
+                let mut unpacked = zstd::Decoder::with_buffer(file)?;
+                unpacked.window_log_max(window_log)?;
+                (Box::new(BufReader::with_capacity(BUFFER_BYTES, unpacked)), 1 << window_log)
             }
         };
-        Ok(Lines { input, offset })
+        Ok(Lines { input, offset, held })
     }
 
-    /// Puts the next line into `line`, of one that is longer than `most` bytes only so many.
-    fn next(&mut self, line: &mut Vec<u8>, most: u64) -> io::Result<Option<Line>> {
+    /// Puts the next line into `line`, of one that is longer than `most` bytes only so many. `grant` is asked before more is
+    /// held for it.
+    fn next(
+        &mut self,
+        line: &mut Vec<u8>,
+        most: u64,
+        grant: &mut dyn FnMut(u64) -> Result<(), SourceError>,
+    ) -> Result<Option<Line>, Fault> {
         loop {
             let start = self.offset;
             let (mut length, mut is_blank) = (0, true);
             line.clear();
             loop {
-                let chunk = self.input.fill_buf()?;
+                let chunk = self.input.fill_buf().map_err(Fault::Io)?;
                 if chunk.is_empty() {
                     break;
                 }
@@ -120,6 +146,10 @@ impl Lines {
                 let part = &chunk[..end.unwrap_or(chunk.len())];
                 is_blank = is_blank && part.iter().all(u8::is_ascii_whitespace);
                 let room = most.saturating_sub(line.len() as u64).min(part.len() as u64) as usize;
+                if line.len() + room > line.capacity() {
+                    // The old buffer, and one twice its size.
+                    grant(3 * (line.len() + room) as u64).map_err(Fault::Refused)?;
+                }
                 line.extend_from_slice(&part[..room]);
                 length += part.len() as u64;
                 let used = part.len() + usize::from(end.is_some());
@@ -139,6 +169,18 @@ impl Lines {
     }
 }
 
+/// Log2 of the window that the frame at the start of `bytes` needs (RFC 8878, 3.1.1.1), within what is counted and allowed.
+fn zstd_window_log(bytes: &[u8]) -> u32 {
+    let window = match bytes {
+        // With the flag of a single segment the content's size stands in the window's place.
+        [0x28, 0xb5, 0x2f, 0xfd, descriptor, window, ..] if descriptor & 0x20 == 0 => {
+            10 + u32::from(window >> 3) + 1
+        }
+        _ => 0,
+    };
+    window.clamp(MIN_ZSTD_WINDOW_LOG, MAX_ZSTD_WINDOW_LOG)
+}
+
 /// The longest line that is read: a document of the longest kind with every byte escaped, and what is beside it.
 fn longest_line(max_document_bytes: u64) -> u64 {
     max_document_bytes.saturating_mul(6).saturating_add(1 << 20)
@@ -147,134 +189,93 @@ fn longest_line(max_document_bytes: u64) -> u64 {
 /// Reads `file` through.
 ///
 /// # Errors
-/// [`SourceError::Plan`] when it cannot be opened, or lacks a column; [`SourceError::Data`] with the shard's identity when it
-/// cannot be unpacked.
+/// [`SourceError::Plan`] when it cannot be opened, lacks a column, or `source` asks for more than content and id;
+/// [`SourceError::Data`] with the shard's identity when it cannot be unpacked.
 pub(super) fn survey(
     file: &ShardFile,
     packing: Packing,
     source: &Source,
-    max_document_bytes: u64,
 ) -> Result<Result<Shard, (Identity, SourceError)>, SourceError> {
     let path = &file.path;
+    for (key, is_written) in [("carry", !source.carry.is_empty()), ("where", source.filter.is_some())] {
+        if is_written {
+            return Err(SourceError::Plan(format!(
+                "source.{key}: {} is JSON Lines, whose columns have no types yet; leave the key out, or convert the file to Parquet",
+                path.display()
+            )));
+        }
+    }
     let mut handle = open(path)?;
-    let identity = identify(&mut handle, path)?;
-    let failed = |error: io::Error| SourceError::Data(format!("failed to read {}: {error}", path.display()));
-    let mut survey = Survey {
-        row_groups: Vec::new(),
-        starts: Vec::new(),
-        first_keys: Vec::new(),
-        n_first: 0,
-        has_content: false,
-        problem: None,
-    };
-    let mut lines = match Lines::open(handle, packing, 0) {
-        Ok(lines) => lines,
-        Err(error) => return Ok(Err((identity, failed(error)))),
-    };
-    let most = longest_line(max_document_bytes);
-    let wants_types = !source.carry.is_empty() || source.filter.is_some();
-    let mut line = Vec::new();
-    let mut next = || survey.next(&mut lines, &mut line, most, source, wants_types);
-    let schema = match wants_types {
-        true => infer_json_schema_from_iterator(std::iter::from_fn(next).map(Ok::<Value, _>)),
-        false => {
-            while next().is_some() {}
-            Ok(Schema::empty())
+    let end = identify_by_end(&mut handle, path)?;
+    let mut survey = Survey::default();
+    let sha256 = match survey.read(handle, packing, source) {
+        Ok(sha256) => sha256,
+        Err(error) => {
+            let failed = SourceError::Data(format!("failed to read {}: {error}", path.display()));
+            return Ok(Err((end, failed)));
         }
     };
-    if let Some(error) = survey.problem {
-        return Ok(Err((identity, failed(error))));
+    for (key, name, is_there) in [
+        ("content", &source.content, survey.has_content),
+        ("id", &source.id.name, survey.has_id || !source.id.required),
+    ] {
+        if survey.n_first > 0 && !is_there {
+            return Err(SourceError::Plan(format!(
+                "source.{key} = {name:?}: none of the first {} rows of {} has such a key; they have {}",
+                survey.n_first,
+                path.display(),
+                survey.keys.join(", ")
+            )));
+        }
     }
-    let missing = |key: &str, name: &str| {
-        let keys = survey.first_keys.join(", ");
-        SourceError::Plan(format!(
-            "{key} = {name:?}: {} has no such key in its rows; it has {keys}",
-            path.display()
-        ))
-    };
-    if survey.n_first > 0 && !survey.has_content {
-        return Err(missing("source.content", &source.content));
-    }
-    let schema = schema.map_err(|error| SourceError::Plan(format!("{}: {error}", path.display())))?;
-    let carried = source.carry.iter().map(|name| {
-        let field = schema.field_with_name(name);
-        field
-            .map(|field| Arc::new(field.clone().with_nullable(true)))
-            .map_err(|_| missing("source.carry", name))
-    });
-    // In a file without rows every column is one of nulls.
-    let carried: Fields = match survey.row_groups.is_empty() {
-        true => Fields::empty(),
-        false => carried.collect::<Result<_, _>>()?,
-    };
-    let mut columns: Vec<Arc<Field>> = carried.iter().cloned().collect();
-    if let Some(filter) = filter::of(source, &schema, path)? {
-        let named = filter.columns().filter(|name| !source.carry.iter().any(|carried| carried == name));
-        columns.extend(named.filter_map(|name| schema.field_with_name(name).ok()).cloned().map(Arc::new));
-    }
-    let index = LineIndex { packing, starts: survey.starts, columns: Arc::new(Schema::new(columns)) };
+    let index = LineIndex { packing, starts: survey.starts, end: end.clone() };
     Ok(Ok(Shard {
         file: file.clone(),
-        identity,
+        identity: Identity { footer_sha256: sha256, ..end },
         row_groups: survey.row_groups,
-        carried,
+        carried: arrow::datatypes::Fields::empty(),
         format: Format::Lines(Arc::new(index)),
     }))
 }
 
 /// What is found out on the way through a file.
+#[derive(Default)]
 struct Survey {
     row_groups: Vec<RowGroup>,
     starts: Vec<u64>,
     /// Keys of the first rows, in their order.
-    first_keys: Vec<String>,
+    keys: Vec<String>,
     n_first: usize,
     has_content: bool,
-    /// What ended the reading before the file's end.
-    problem: Option<io::Error>,
+    has_id: bool,
 }
 
 impl Survey {
-    /// Counts rows up to the next one that is an object, and returns that with the keys whose types are wanted. Without `wants_types`
-    /// only the first rows are parsed, and all of the file is counted.
-    fn next(
-        &mut self,
-        lines: &mut Lines,
-        line: &mut Vec<u8>,
-        most: u64,
-        source: &Source,
-        wants_types: bool,
-    ) -> Option<Value> {
+    /// Returns the SHA-256, hex, of the whole file.
+    fn read(&mut self, mut handle: File, packing: Packing, source: &Source) -> io::Result<String> {
+        handle.rewind()?;
+        let hash = Arc::new(Mutex::new(Sha256::new()));
+        let file = Hashed { file: handle.try_clone()?, hash: hash.clone() };
+        let mut lines = Lines::open(file, packing, 0)?;
+        let mut line = Vec::new();
         loop {
-            let looks = wants_types || self.n_first < FIRST_ROWS;
-            let Line { start, length } = match lines.next(line, if looks { most } else { 0 }) {
-                Ok(next) => next?,
-                Err(error) => {
-                    self.problem = Some(error);
-                    return None;
-                }
+            let most = if self.n_first < FIRST_ROWS { FIRST_ROW_BYTES } else { 0 };
+            let Line { start, length } = match lines.next(&mut line, most, &mut |_| Ok(())) {
+                Ok(Some(next)) => next,
+                Ok(None) => break,
+                Err(Fault::Io(error)) => return Err(error),
+                Err(Fault::Refused(error)) => return Err(io::Error::other(error)),
             };
             self.count(start, length);
-            if !looks || length > most {
-                continue;
-            }
-            let Ok(Value::Object(mut row)) = serde_json::from_slice(line) else { continue };
-            if self.n_first < FIRST_ROWS {
-                self.n_first += 1;
-                self.has_content = self.has_content || row.contains_key(&source.content);
-                for key in row.keys() {
-                    if !self.first_keys.contains(key) {
-                        self.first_keys.push(key.clone());
-                    }
-                }
-            }
-            if wants_types {
-                if source.filter.is_none() {
-                    row.retain(|key, _| source.carry.contains(key));
-                }
-                return Some(Value::Object(row));
+            if length <= most {
+                self.look_into(&line, source);
             }
         }
+        drop(lines);
+        // What lies behind the last frame is part of the file, too. The handles share their place in it.
+        io::copy(&mut Hashed { file: handle, hash: hash.clone() }, &mut io::sink())?;
+        let hash = hash.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(format!("{:x}", hash.finalize()))
     }
 
     fn count(&mut self, start: u64, length: u64) {
@@ -289,55 +290,17 @@ impl Survey {
             }
         }
     }
-}
 
-/// Gives the carried columns of all files of JSON Lines among `shards` one type each: a file may happen to hold whole numbers
-/// only, or nulls. Numbers and other values together are strings, as within a file.
-pub fn agree_on_types(shards: &mut [&mut Shard]) {
-    let mut common: Option<Fields> = None;
-    for shard in shards.iter().filter(|shard| !shard.row_groups.is_empty()) {
-        if let Format::Lines(_) = shard.format {
-            common = Some(match &common {
-                None => shard.carried.clone(),
-                Some(fields) => fields.iter().zip(&shard.carried).map(|(a, b)| common_field(a, b)).collect(),
-            });
+    fn look_into(&mut self, line: &[u8], source: &Source) {
+        let Ok(row) = serde_json::from_slice::<BTreeMap<Cow<'_, str>, &RawValue>>(line) else { return };
+        self.n_first += 1;
+        self.has_content |= row.contains_key(source.content.as_str());
+        self.has_id |= row.contains_key(source.id.name.as_str());
+        for key in row.into_keys() {
+            if self.keys.len() < FIRST_KEYS && !self.keys.iter().any(|known| *known == key) {
+                self.keys.push(key.into_owned());
+            }
         }
-    }
-    let Some(common) = common else { return };
-    for shard in shards {
-        if let Format::Lines(index) = &mut shard.format {
-            let rest = index.columns.fields().iter().skip(shard.carried.len());
-            let columns: Vec<Arc<Field>> = common.iter().chain(rest).cloned().collect();
-            *index =
-                Arc::new(LineIndex { columns: Arc::new(Schema::new(columns)), ..index.as_ref().clone() });
-            shard.carried = common.clone();
-        }
-    }
-}
-
-fn common_field(a: &Arc<Field>, b: &Arc<Field>) -> Arc<Field> {
-    Arc::new(Field::new(a.name(), common_type(a.data_type(), b.data_type()), true))
-}
-
-fn common_type(a: &DataType, b: &DataType) -> DataType {
-    match (a, b) {
-        (DataType::Null, other) | (other, DataType::Null) => other.clone(),
-        (a, b) if a == b => a.clone(),
-        (DataType::Int64, DataType::Float64) | (DataType::Float64, DataType::Int64) => DataType::Float64,
-        (DataType::List(a), DataType::List(b)) => DataType::List(common_field(a, b)),
-        (DataType::Struct(a), DataType::Struct(b)) => {
-            let mut fields: Vec<Arc<Field>> = a
-                .iter()
-                .map(|field| {
-                    b.find(field.name()).map_or(field.clone(), |(_, other)| common_field(field, other))
-                })
-                .collect();
-            fields.extend(b.iter().filter(|field| a.find(field.name()).is_none()).cloned());
-            DataType::Struct(fields.into())
-        }
-        (a, b) if !a.is_nested() && !b.is_nested() => DataType::Utf8,
-        // Refused, where all shards' columns are compared.
-        (a, _) => a.clone(),
     }
 }
 
@@ -347,34 +310,25 @@ pub struct LineReader {
     /// Number of the next line.
     next_row: u64,
     units: VecDeque<Range<u64>>,
-    index: Arc<LineIndex>,
-    filter: Option<Filter>,
     shard: Shard,
     source: Source,
     max_document_bytes: u64,
-}
-
-/// A line, parsed.
-struct Row {
-    id: Result<Option<String>, String>,
-    content: Result<Vec<u8>, String>,
-    /// Why it is no row at all.
-    problem: Option<String>,
 }
 
 impl LineReader {
     /// As [`RowReader::open`](super::RowReader::open).
     pub(super) fn open(
         shard: &Shard,
-        index: &Arc<LineIndex>,
+        index: &LineIndex,
         source: &Source,
         max_document_bytes: u64,
         units: &[Range<u64>],
     ) -> Result<LineReader, SourceError> {
         let path = &shard.file.path;
-        let file = shard.open_unchanged()?;
-        let filter =
-            filter::of(source, &index.columns, path).map_err(|e| SourceError::Data(e.to_string()))?;
+        let failed =
+            |error: io::Error| SourceError::Data(format!("failed to read {}: {error}", path.display()));
+        let changed = |error: SourceError| SourceError::Data(error.to_string());
+        let mut file = open(path).map_err(changed)?;
         // What is packed is read from its start.
         let (mut next_row, mut offset) = (0, 0);
         if index.packing == Packing::Plain {
@@ -388,14 +342,17 @@ impl LineReader {
                 row += group.rows;
             }
         }
-        let lines = Lines::open(file, index.packing, offset)
-            .map_err(|error| SourceError::Data(format!("failed to read {}: {error}", path.display())))?;
+        let is_same = identify_by_end(&mut file, path).map_err(changed)? == index.end;
+        if !is_same || !begins_a_line(&mut file, offset).map_err(failed)? {
+            return Err(SourceError::Data(format!(
+                "{} is not the file that was planned: it changed since",
+                path.display()
+            )));
+        }
         Ok(LineReader {
-            lines,
+            lines: Lines::open(file, index.packing, offset).map_err(failed)?,
             next_row,
             units: units.iter().cloned().collect(),
-            index: index.clone(),
-            filter,
             shard: shard.clone(),
             source: source.clone(),
             max_document_bytes,
@@ -411,44 +368,37 @@ impl LineReader {
             n_filtered: 0,
             carried: None,
         };
+        while self.units.front().is_some_and(|rows| rows.end <= unit.rows.start) {
+            self.units.pop_front();
+        }
         if self.units.pop_front().as_ref() != Some(&unit.rows) || self.next_row > unit.rows.start {
             return Err(self.fault("the rows were asked for out of order"));
         }
+        let unpacking = self.lines.held;
+        let mut held = Held { reader: unpacking, ..Held::default() };
+        grant(held)?;
         let mut line = Vec::new();
         while self.next_row < unit.rows.start {
-            self.next_line(&mut line, 0)?;
+            self.next_line(&mut line, 0, &mut |_| Ok(()))?;
         }
-        let (mut held, mut carried) = (Held::default(), Vec::new());
+        let most = longest_line(self.max_document_bytes);
         while self.next_row < unit.rows.end {
-            let first = self.next_row;
-            let lines = self.next_lines(unit.rows.end, &mut |bytes| {
-                // The lines, what is parsed of them, and the columns made of them.
-                held.reader = 3 * bytes;
+            let row = self.next_row;
+            let length = self.next_line(&mut line, most, &mut |bytes| {
+                held.reader = held.reader.max(unpacking + bytes);
                 grant(held)
             })?;
-            let rows: Vec<Row> = lines.iter().map(|(line, length)| self.parse(line, *length)).collect();
-            let columns = self.columns(&lines, &rows)?;
-            let verdicts = self.verdicts(first, &rows, columns.as_ref())?;
-            let keeps = rows.iter().zip(&verdicts).filter(|(_, verdict)| **verdict == Verdict::Keep);
-            let lengths = keeps.filter_map(|(row, _)| Some(row.content.as_ref().ok()?.len() as u64));
-            held.content += lengths.sum::<u64>();
-            if !self.source.carry.is_empty()
-                && let Some(columns) = columns
-            {
-                let own = columns.project(&(0..self.source.carry.len()).collect::<Vec<_>>());
-                let own = own.map_err(|error| self.fault(&error.to_string()))?;
-                held.carried += own.columns().iter().map(|column| value_bytes(column)).sum::<u64>();
-                carried.push(own);
+            let file = &self.shard.file.source_file;
+            let verdict = match self.source.sample.is_none_or(|sample| sample.keeps(file, row)) {
+                true => Verdict::Keep,
+                false => Verdict::Drop,
+            };
+            let (id, content) = self.parse(&line, length);
+            if verdict == Verdict::Keep {
+                held.content += content.as_ref().map_or(0, |content| content.len() as u64);
+                grant(held)?;
             }
-            grant(held)?;
-            for ((row, verdict), number) in rows.into_iter().zip(verdicts).zip(first..) {
-                let found = FoundRow { verdict, id: row.id, content: row.content.map(Cow::Owned) };
-                settle(&mut batch, &self.shard.file.source_file, number, found);
-            }
-        }
-        if let Some(first) = carried.first() {
-            let all = concat_batches(&first.schema(), &carried);
-            batch.carried = Some(all.map_err(|error| self.fault(&error.to_string()))?);
+            settle(&mut batch, file, row, FoundRow { verdict, id, content: content.map(Cow::Owned) });
         }
         Ok(batch)
     }
@@ -462,50 +412,35 @@ impl LineReader {
     }
 
     /// Length of the next line, and its first `most` bytes.
-    fn next_line(&mut self, line: &mut Vec<u8>, most: u64) -> Result<u64, SourceError> {
-        match self.lines.next(line, most) {
+    fn next_line(
+        &mut self,
+        line: &mut Vec<u8>,
+        most: u64,
+        grant: &mut dyn FnMut(u64) -> Result<(), SourceError>,
+    ) -> Result<u64, SourceError> {
+        match self.lines.next(line, most, grant) {
             Ok(Some(Line { length, .. })) => {
                 self.next_row += 1;
                 Ok(length)
             }
             Ok(None) => Err(self.fault("the file has fewer rows than it had when the run was planned")),
-            Err(error) => Err(self.fault(&error.to_string())),
+            Err(Fault::Io(error)) => Err(self.fault(&error.to_string())),
+            Err(Fault::Refused(error)) => Err(error),
         }
     }
 
-    /// Lines to parse together, up to row `end`, with their lengths; `grant` hears what they take.
-    fn next_lines(
-        &mut self,
-        end: u64,
-        grant: &mut dyn FnMut(u64) -> Result<(), SourceError>,
-    ) -> Result<Vec<(Vec<u8>, u64)>, SourceError> {
-        let most = longest_line(self.max_document_bytes);
-        let (mut lines, mut bytes) = (Vec::new(), 0);
-        grant(BATCH_BYTES as u64)?;
-        while self.next_row < end && lines.len() < BATCH_ROWS && bytes < BATCH_BYTES {
-            let mut line = Vec::new();
-            let length = self.next_line(&mut line, most)?;
-            bytes += line.len();
-            if bytes > BATCH_BYTES {
-                grant(bytes as u64)?;
-            }
-            lines.push((line, length));
-        }
-        Ok(lines)
-    }
-
-    fn parse(&self, line: &[u8], length: u64) -> Row {
-        let unusable =
-            |problem: String| Row { id: Ok(None), content: Err(problem.clone()), problem: Some(problem) };
+    /// Id and content of a line of `length` bytes.
+    fn parse(&self, line: &[u8], length: u64) -> (Result<Option<String>, String>, Result<Vec<u8>, String>) {
         if length > line.len() as u64 {
-            return unusable(format!(
-                "the line has {length} bytes, more than a document of limits.max_document_bytes = {} takes",
-                self.max_document_bytes
-            ));
+            let most = self.max_document_bytes;
+            let problem = format!(
+                "the line has {length} bytes, more than a document of limits.max_document_bytes = {most} takes"
+            );
+            return (Ok(None), Err(problem));
         }
         let row: BTreeMap<Cow<'_, str>, &RawValue> = match serde_json::from_slice(line) {
             Ok(row) => row,
-            Err(error) => return unusable(no_object(&error)),
+            Err(error) => return (Ok(None), Err(no_object(&error))),
         };
         let content = match row.get(self.source.content.as_str()).map(|value| value.get()) {
             None | Some("null") => Err("the content is null".to_owned()),
@@ -523,58 +458,19 @@ impl LineReader {
                 .map(Some)
                 .map_err(|_| "the id is neither a string nor an integer".to_owned()),
         };
-        Row { id, content, problem: None }
+        (id, content)
     }
+}
 
-    /// Carried columns, then those that only the condition names.
-    fn columns(&self, lines: &[(Vec<u8>, u64)], rows: &[Row]) -> Result<Option<RecordBatch>, SourceError> {
-        if self.index.columns.fields().is_empty() {
-            // A condition may name no column.
-            let n_rows = RecordBatchOptions::new().with_row_count(Some(lines.len()));
-            let none = RecordBatch::try_new_with_options(self.index.columns.clone(), Vec::new(), &n_rows);
-            return none.map(Some).map_err(|error| self.fault(&error.to_string()));
-        }
-        let failed = |error: arrow::error::ArrowError| self.fault(&error.to_string());
-        let mut decoder = ReaderBuilder::new(self.index.columns.clone())
-            .with_batch_size(lines.len() + 1)
-            .with_coerce_primitive(true)
-            .build_decoder()
-            .map_err(failed)?;
-        for ((line, _), row) in lines.iter().zip(rows) {
-            let line: &[u8] = if row.problem.is_some() { b"{}" } else { line };
-            for part in [line, b"\n"] {
-                if decoder.decode(part).map_err(failed)? != part.len() {
-                    return Err(self.fault("a line holds more than one row"));
-                }
-            }
-        }
-        decoder.flush().map_err(failed)
+/// Whether a line begins at byte `offset` of a plain file, which is left standing there.
+fn begins_a_line(file: &mut File, offset: u64) -> io::Result<bool> {
+    let mut before = [b'\n'];
+    if offset > 0 {
+        file.seek(SeekFrom::Start(offset - 1))?;
+        file.read_exact(&mut before)?;
     }
-
-    fn verdicts(
-        &self,
-        first: u64,
-        rows: &[Row],
-        columns: Option<&RecordBatch>,
-    ) -> Result<Vec<Verdict>, SourceError> {
-        let mut verdicts = match (&self.filter, columns) {
-            (Some(filter), Some(columns)) => filter
-                .verdicts(columns, |_| true)
-                .map_err(|problem| self.fault(&format!("source.where: {problem}")))?,
-            _ => vec![Verdict::Keep; rows.len()],
-        };
-        for ((verdict, row), number) in verdicts.iter_mut().zip(rows).zip(first..) {
-            if let Some(problem) = &row.problem {
-                *verdict = Verdict::Unknown(problem.clone());
-            }
-            if let Some(sample) = &self.source.sample
-                && !sample.keeps(&self.shard.file.source_file, number)
-            {
-                *verdict = Verdict::Drop;
-            }
-        }
-        Ok(verdicts)
-    }
+    file.seek(SeekFrom::Start(offset))?;
+    Ok(before == [b'\n'])
 }
 
 /// serde_json counts lines, of which there is one.

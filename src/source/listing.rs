@@ -1,9 +1,10 @@
-//! Turns `source.uri` into a sorted list of local files, or of folders of loose files, and the names they have in the output. Does
-//! not open them.
+//! Turns `source.uri` into a sorted list of local files, or of folders of loose files, and the names they have in the
+//! output. Does not open them.
 
 use std::{
     collections::BTreeMap,
-    path::{Component, Path, PathBuf},
+    ffi::OsStr,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -35,10 +36,10 @@ pub struct Member {
     pub bytes: u64,
 }
 
-/// Files of `uris`, sorted by `source_file`: a path names one file, a folder all `*.parquet` files below
-/// it or, if there are none, all of JSON Lines, a glob (`*`, `**`, `?`, `[…]`, `{a,b}`; `*` stays within a folder) what it matches. Hidden
-/// files, and those below `output`, are left out. Of loose files ([`FileFormat::Files`]) a folder has all that are below it, and
-/// those of one folder are listed together.
+/// Files of `uris`, sorted by `source_file`: a path names one file, a folder all `*.parquet` files below it or, if there are
+/// none, all of JSON Lines, a glob (`*`, `**`, `?`, `[…]`, `{a,b}`; `*` stays within a folder) what it matches. Hidden files
+/// and folders, and what is below `output`, are left out. Of loose files ([`FileFormat::Files`]) a folder has all that are
+/// below it, links are not followed, and those of one folder are listed together.
 ///
 /// # Errors
 /// [`SourceError::Plan`] when a URI matches nothing, has a scheme this build does not read, when two
@@ -125,10 +126,12 @@ fn list(uri: &str, format: FileFormat) -> Result<Vec<ShardFile>, SourceError> {
     let path = Path::new(pattern);
     if path.is_dir() {
         let found = match format {
-            FileFormat::Auto => matches(path, PARQUET).or_else(|none| matches(path, LINES).map_err(|_| none)),
-            FileFormat::Parquet => matches(path, PARQUET),
-            FileFormat::Jsonl => matches(path, LINES),
-            FileFormat::Files => matches(path, "**/*"),
+            FileFormat::Auto => {
+                matches(path, PARQUET, format).or_else(|none| matches(path, LINES, format).map_err(|_| none))
+            }
+            FileFormat::Parquet => matches(path, PARQUET, format),
+            FileFormat::Jsonl => matches(path, LINES, format),
+            FileFormat::Files => matches(path, "**/*", format),
         };
         return found.map_err(plan_error);
     }
@@ -140,7 +143,7 @@ fn list(uri: &str, format: FileFormat) -> Result<Vec<ShardFile>, SourceError> {
     if !base.is_dir() {
         return Err(plan_error(format!("there is no folder {}", base.display())));
     }
-    matches(&base, glob).map_err(plan_error)
+    matches(&base, glob, format).map_err(plan_error)
 }
 
 const PARQUET: &str = "**/*.parquet";
@@ -169,7 +172,7 @@ fn split_at_wildcard(pattern: &str) -> (PathBuf, &str) {
     }
 }
 
-fn matches(base: &Path, pattern: &str) -> Result<Vec<ShardFile>, String> {
+fn matches(base: &Path, pattern: &str, format: FileFormat) -> Result<Vec<ShardFile>, String> {
     let glob = GlobBuilder::new(pattern)
         .literal_separator(true)
         .build()
@@ -178,7 +181,11 @@ fn matches(base: &Path, pattern: &str) -> Result<Vec<ShardFile>, String> {
     // What lies deeper than the pattern reaches is not looked at: it may be vast, or not ours to read.
     let depth = if pattern.contains("**") { usize::MAX } else { pattern.split('/').count() };
     let mut files = Vec::new();
-    for entry in WalkDir::new(base).follow_links(true).max_depth(depth) {
+    // Unfinished downloads and writers' notes lie beside the shards under such names.
+    let is_hidden = |name: &OsStr| name.as_encoded_bytes().starts_with(b".");
+    // Among loose files a link is another name of a file that is read anyway, or leads out of the folder.
+    let walk = WalkDir::new(base).follow_links(format != FileFormat::Files).max_depth(depth).into_iter();
+    for entry in walk.filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry.file_name())) {
         let entry = match entry {
             Ok(entry) => entry,
             Err(error) => {
@@ -194,9 +201,7 @@ fn matches(base: &Path, pattern: &str) -> Result<Vec<ShardFile>, String> {
             continue;
         }
         let below = entry.path().strip_prefix(base).unwrap_or(entry.path());
-        // Unfinished downloads and writers' notes lie beside the shards under such names.
-        let is_hidden = |c: Component| c.as_os_str().as_encoded_bytes().starts_with(b".");
-        if !glob.is_match(below) || below.components().any(is_hidden) {
+        if !glob.is_match(below) {
             continue;
         }
         let name = below

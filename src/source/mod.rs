@@ -21,7 +21,6 @@ mod thrift;
 mod units;
 
 pub use self::{
-    lines::agree_on_types,
     listing::{Member, ShardFile, list_shards, unsupported},
     reader::{Grant, Held, RowReader},
     shard::{Identity, Shard, open_shard},

@@ -1,4 +1,5 @@
-//! Reads rows of Parquet files, batch by batch, and leaves out those that the plan does not want. Knows nothing of patches, models or threads.
+//! Reads rows of Parquet files, batch by batch, and leaves out those that the plan does not want.
+//! Knows nothing of patches, models or threads.
 
 use std::{
     cell::RefCell,
@@ -133,7 +134,10 @@ impl ParquetReader {
                 let n = end.min(unit.rows.end) - self.next_row;
                 batch.n_filtered += n;
                 if !self.source.carry.is_empty() {
-                    carried.push(self.carried_nulls(n as usize)?);
+                    let nulls = self.carried_nulls(n as usize)?;
+                    held.carried += nulls.columns().iter().map(|column| value_bytes(column)).sum::<u64>();
+                    grant(held)?;
+                    carried.push(nulls);
                 }
                 self.next_row += n;
                 continue;
@@ -283,7 +287,11 @@ impl ParquetReader {
         let mut verdicts = match &self.filter {
             None => vec![Verdict::Keep; rows.num_rows()],
             Some(filter) => {
-                let is_whole = |cell: &[u8]| unread_length(cell).is_none();
+                let most = self.max_document_bytes;
+                let is_whole = |column: &str, cell: &[u8]| {
+                    column != self.source.content
+                        || unread_length(cell).is_none() && cell.len() as u64 <= most
+                };
                 filter.verdicts(rows, is_whole).map_err(|problem| {
                     SourceError::Data(format!("{}: source.where: {problem}", self.context()))
                 })?
@@ -390,7 +398,8 @@ struct GroupRows {
 fn group_rows(row_groups: &[RowGroup], mut units: &[Range<u64>]) -> Vec<GroupRows> {
     let mut selected = Vec::new();
     let mut start = 0;
-    for (index, group) in row_groups.iter().enumerate() {
+    // A group without rows is none: what is read next is found by its first row.
+    for (index, group) in row_groups.iter().enumerate().filter(|(_, group)| group.rows > 0) {
         let end = start + group.rows;
         while units.first().is_some_and(|rows| rows.end <= start) {
             units = &units[1..];

@@ -17,12 +17,16 @@ use super::{
 };
 use crate::config::{FileFormat, Source};
 
+/// Of a file without a footer, what its identity is made of.
+const END_BYTES: u64 = 64 << 10;
+
 /// What tells one version of a shard from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Size of the file.
     pub bytes: u64,
-    /// SHA-256, hex, of its footer; of its last bytes when it has none that can be told.
+    /// SHA-256, hex, of its footer; of its last bytes when it has none that can be told; of all of a file of JSON Lines; of
+    /// the names and sizes of loose files.
     pub footer_sha256: String,
 }
 
@@ -48,8 +52,8 @@ pub(super) enum Format {
     Files(Arc<[Member]>),
 }
 
-/// Looks through `file`, in the format that `source` names, or that its own name tells, and finds the columns that `source` names. A footer that takes
-/// more than `max_bytes` of memory is not read; documents have at most `max_document_bytes`.
+/// Looks through `file`, in the format that `source` names, or that its own name tells, and finds the columns that `source`
+/// names. A footer that takes more than `max_bytes` of memory is not read.
 ///
 /// # Errors
 /// [`SourceError::Plan`] when the file cannot be opened, or a column is missing or of a type that holds
@@ -57,15 +61,12 @@ pub(super) enum Format {
 pub fn open_shard(
     file: &ShardFile,
     source: &Source,
-    max_document_bytes: u64,
     max_bytes: u64,
 ) -> Result<Result<Shard, (Identity, SourceError)>, SourceError> {
     let (packing, has_lines) = Packing::of(&file.source_file);
     match (&file.members, source.format, has_lines) {
         (Some(members), ..) => files::survey(file, members, source).map(Ok),
-        (None, FileFormat::Jsonl, _) | (None, FileFormat::Auto, true) => {
-            lines::survey(file, packing, source, max_document_bytes)
-        }
+        (None, FileFormat::Jsonl, _) | (None, FileFormat::Auto, true) => lines::survey(file, packing, source),
         (None, FileFormat::Auto | FileFormat::Parquet | FileFormat::Files, _) => {
             footer::survey(file, source, max_bytes)
         }
@@ -105,10 +106,27 @@ pub(super) fn identify(file: &mut File, path: &Path) -> Result<Identity, SourceE
         file.read_exact(&mut tail).map_err(failed)?;
         let claimed = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
         // A file without a footer is known by its end: enough to see that it was replaced.
-        footer_bytes = if claimed + 12 <= bytes { claimed + 8 } else { bytes.min(64 << 10) };
+        let has_footer = claimed + 12 <= bytes;
+        footer_bytes = if has_footer { claimed + 8 } else { bytes.min(END_BYTES) };
     }
-    file.seek(SeekFrom::Start(bytes - footer_bytes)).map_err(failed)?;
+    Ok(Identity { bytes, footer_sha256: hash_of_end(file, bytes, footer_bytes).map_err(failed)? })
+}
+
+/// A file by its size and its last bytes.
+///
+/// # Errors
+/// [`SourceError::Plan`] when it cannot be read.
+pub(super) fn identify_by_end(file: &mut File, path: &Path) -> Result<Identity, SourceError> {
+    let failed = |error| SourceError::Plan(format!("failed to read {}: {error}", path.display()));
+    let bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
+    let footer_sha256 = hash_of_end(file, bytes, bytes.min(END_BYTES)).map_err(failed)?;
+    Ok(Identity { bytes, footer_sha256 })
+}
+
+/// SHA-256, hex, of the last `n` of a file's `bytes`.
+fn hash_of_end(file: &mut File, bytes: u64, n: u64) -> std::io::Result<String> {
+    file.seek(SeekFrom::Start(bytes - n))?;
     let mut hash = Sha256::new();
-    std::io::copy(&mut file.take(footer_bytes), &mut hash).map_err(failed)?;
-    Ok(Identity { bytes, footer_sha256: format!("{:x}", hash.finalize()) })
+    std::io::copy(&mut file.take(n), &mut hash)?;
+    Ok(format!("{:x}", hash.finalize()))
 }

@@ -5,11 +5,13 @@ use std::{fs, sync::Arc};
 use arrow::{
     array::{
         ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray,
-        Float64Array, Int8Array, Int64Array, ListArray, StringArray, StructArray, TimestampMicrosecondArray,
-        UInt64Array,
+        Float64Array, Int8Array, Int64Array, ListArray, RecordBatch, StringArray, StructArray,
+        TimestampMicrosecondArray, UInt64Array,
     },
     datatypes::{DataType, Field, Int32Type, Int64Type},
 };
+
+use parquet::arrow::{ArrowWriter, arrow_writer::compute_leaves};
 
 use crate::support::{Work, assert_sound, prose, read_table};
 
@@ -283,4 +285,66 @@ fn resuming_with_another_condition_is_refused() {
     work.run(&[&where_is("n > 1")]);
     work.blt("run", &["--set", &where_is("n > 2")]).expect(2, &["source.where"]);
     work.blt("run", &["--set", &where_is("n > 1")]).expect(0, &["finished before"]);
+}
+
+#[test]
+fn groups_without_rows_and_contents_in_a_struct_do_not_confuse_it() {
+    let work = Work::new();
+    let group = |numbers: Vec<i64>| {
+        let texts: ArrayRef =
+            Arc::new(StringArray::from_iter_values(numbers.iter().map(|n| format!("text {n}"))));
+        let paths: ArrayRef =
+            Arc::new(StringArray::from_iter_values(numbers.iter().map(|n| format!("{n}.png"))));
+        let bytes: ArrayRef =
+            Arc::new(BinaryArray::from_iter_values(numbers.iter().map(|n| vec![b'x'; *n as usize])));
+        let field =
+            |name: &str, array: &ArrayRef| Arc::new(Field::new(name, array.data_type().clone(), true));
+        let image = StructArray::from(vec![(field("bytes", &bytes), bytes), (field("path", &paths), paths)]);
+        let numbers: ArrayRef = Arc::new(Int64Array::from(numbers));
+        let image: ArrayRef = Arc::new(image);
+        RecordBatch::try_from_iter([("text", texts), ("n", numbers), ("image", image)]).unwrap()
+    };
+    write_groups(&work.path("shards/a.parquet"), &[vec![1, 2], vec![], vec![9, 9], vec![3]].map(group));
+    assert_eq!(kept(&work, "n < 5"), [0, 1, 4]);
+    assert_eq!(kept(&work, "n > 5"), [2, 3]);
+    // Beside its bytes, a content has fields that can be asked about.
+    let run = |condition: &str| {
+        let condition = where_is(condition);
+        let sets =
+            ["source.content=image", &condition, "limits.max_document_bytes=5", "limits.max_quarantined=9"];
+        work.blt("run", &crate::support::set_flags(&sets))
+    };
+    run("image.path <> '1.png'").expect(0, &["2 documents, 1 left out by where or sample, 2 in quarantine"]);
+    run("length(image.bytes) > 3").expect(2, &["source.where"]);
+}
+
+/// A row group each, also those without rows, which a plain writer leaves out.
+fn write_groups(path: &std::path::Path, groups: &[RecordBatch]) {
+    let schema = groups[0].schema();
+    let writer = ArrowWriter::try_new(fs::File::create(path).unwrap(), schema.clone(), None).unwrap();
+    let (mut writer, factory) = writer.into_serialized_writer().unwrap();
+    for (index, rows) in groups.iter().enumerate() {
+        let mut columns = factory.create_column_writers(index).unwrap();
+        let mut left = columns.iter_mut();
+        for (field, column) in schema.fields().iter().zip(rows.columns()) {
+            for leaf in compute_leaves(field, column).unwrap() {
+                left.next().unwrap().write(&leaf).unwrap();
+            }
+        }
+        let mut group = writer.next_row_group().unwrap();
+        for column in columns {
+            column.close().unwrap().append_to_row_group(&mut group).unwrap();
+        }
+        group.close().unwrap();
+    }
+    writer.close().unwrap();
+}
+
+/// Whatever the pages are like, a document that is too long is told, not judged by what was read of it.
+#[test]
+fn a_document_that_is_too_long_is_not_asked() {
+    let work = Work::with(&["short", &prose(3000, 1), &prose(2_000_000, 2)]);
+    let condition = where_is("length(text) < 10");
+    work.run(&[&condition, "limits.max_document_bytes=2000", "limits.max_quarantined=2"])
+        .expect(0, &["1 documents, 2 in quarantine"]);
 }

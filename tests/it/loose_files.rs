@@ -128,7 +128,20 @@ fn path_and_size_are_columns_like_others() {
     ] {
         work.blt("plan", &set_flags(&sets(&uri, &[set]))).expect(2, parts);
     }
-    work.blt("plan", &set_flags(&sets(&uri, &["source.id=path"]))).expect(0, &["rows        3"]);
+    let elsewhere = [&set_flags(&sets(&uri, &["source.id=path"]))[..], &["--output", "elsewhere"]].concat();
+    work.blt("plan", &elsewhere).expect(0, &["rows        3"]);
+}
+
+#[test]
+fn links_and_hidden_folders_are_left_out() {
+    let work = Work::new();
+    write(&work, &[("a.txt", "first"), (".git/objects/x", "no")]);
+    for (target, link) in [("nowhere", "dangling"), (".", "loop"), ("a.txt", "again.txt"), ("/proc", "proc")]
+    {
+        std::os::unix::fs::symlink(target, work.path("shards").join(link)).unwrap();
+    }
+    work.run(&sets(&from(&work, ""), &[]));
+    assert_eq!(work.documents().iter().map(|row| row.doc_id.as_str()).collect::<Vec<_>>(), ["a.txt"]);
 }
 
 #[test]

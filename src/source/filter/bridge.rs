@@ -33,7 +33,7 @@ pub(super) fn column(name: &str, array: &ArrayRef) -> Result<Column, String> {
 
 fn bridged(array: &ArrayRef) -> Bridged {
     use ArrowDataType as To;
-    let nulls = bits(array.nulls());
+    let nulls = bits(array.nulls())?;
     match array.data_type() {
         DataType::Null => Ok(new_null_array(To::Null, array.len())),
         DataType::Boolean => {
@@ -172,7 +172,7 @@ where
     T::Native: NativeType,
 {
     let array: &PrimitiveArray<T> = array.as_primitive();
-    boxed(PolarsPrimitive::try_new(to, Buffer::from_owner(array.values().clone()), bits(array.nulls())))
+    boxed(PolarsPrimitive::try_new(to, Buffer::from_owner(array.values().clone()), bits(array.nulls())?))
 }
 
 fn offsets<O: Offset, T: AsRef<[O]> + Send + 'static>(offsets: T) -> Result<OffsetsBuffer<O>, String> {
@@ -194,8 +194,9 @@ fn unit_of(unit: TimeUnit) -> PolarsUnit {
     }
 }
 
-fn bits(nulls: Option<&NullBuffer>) -> Option<Bitmap> {
-    let nulls = nulls.filter(|nulls| nulls.null_count() > 0)?;
+fn bits(nulls: Option<&NullBuffer>) -> Result<Option<Bitmap>, String> {
+    let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
     // The one safe way to a bitmap takes its bytes.
-    Bitmap::try_new(nulls.inner().sliced().as_slice().to_vec(), nulls.len()).ok()
+    let bits = nulls.map(|nulls| Bitmap::try_new(nulls.inner().sliced().as_slice().to_vec(), nulls.len()));
+    bits.transpose().map_err(super::problem)
 }

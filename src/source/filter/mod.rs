@@ -13,7 +13,10 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, LargeBinaryArray, LargeStringArray, RecordBatch, RecordBatchOptions},
+    array::{
+        Array, ArrayRef, AsArray, LargeBinaryArray, LargeStringArray, RecordBatch, RecordBatchOptions,
+        StructArray,
+    },
     datatypes::{DataType, Field, Schema},
 };
 use polars::prelude::{Column, DataFrame, DataType as PolarsType, IntoLazy, PolarsError};
@@ -97,15 +100,15 @@ impl Filter {
         self.columns.iter().map(|field| field.name().as_str())
     }
 
-    /// Whether each of `rows` counts. Text may come as bytes, as it is stored; `is_whole` says of a cell of a column
-    /// whether it was read as a whole.
+    /// Whether each of `rows` counts. Text may come as bytes, as it is stored; `is_whole` says of a column's cell whether the
+    /// condition may be asked of it.
     ///
     /// # Errors
     /// When a column is absent, or the condition fails on a value.
     pub(super) fn verdicts(
         &self,
         rows: &RecordBatch,
-        is_whole: impl Fn(&[u8]) -> bool + Copy,
+        is_whole: impl Fn(&str, &[u8]) -> bool + Copy,
     ) -> Result<Vec<Verdict>, String> {
         let n_rows = rows.num_rows();
         let mut unknown: Vec<Option<String>> = vec![None; n_rows];
@@ -113,7 +116,7 @@ impl Filter {
         for field in &self.columns {
             let name = field.name();
             let column = rows.column_by_name(name).ok_or_else(|| format!("column {name} is absent"))?;
-            columns.push(as_planned(column, field, is_whole, &mut unknown)?);
+            columns.push(as_planned(column, field, |cell| is_whole(name, cell), &mut unknown)?);
         }
         let fields: Vec<Field> = self
             .columns
@@ -179,7 +182,7 @@ fn frame(batch: &RecordBatch, fields: &[Field]) -> Result<DataFrame, String> {
     DataFrame::new(batch.num_rows(), columns).map_err(problem)
 }
 
-/// `column` in the type of `field`, where it was read as bytes. What is no text, or was not read as a whole, is null, and
+/// `column` in the type of `field`, where it was read as bytes or with more in it. What is no text, or was not read as a whole, is null, and
 /// `unknown` says so.
 fn as_planned(
     column: &ArrayRef,
@@ -187,6 +190,17 @@ fn as_planned(
     is_whole: impl Fn(&[u8]) -> bool + Copy,
     unknown: &mut [Option<String>],
 ) -> Result<ArrayRef, String> {
+    if let (Some(whole), DataType::Struct(fields)) = (column.as_struct_opt(), field.data_type())
+        && whole.num_columns() != fields.len()
+    {
+        let children = fields.iter().map(|field| whole.column_by_name(field.name()).cloned());
+        let children = children
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| format!("a field of {} is absent", field.name()))?;
+        let planned =
+            StructArray::try_new_with_length(fields.clone(), children, whole.nulls().cloned(), whole.len());
+        return Ok(Arc::new(planned.map_err(|error| error.to_string())?));
+    }
     let Some(bytes) = column.as_binary_opt::<i64>() else {
         return Ok(column.clone());
     };
