@@ -221,6 +221,13 @@ pub struct RawBatch {
     pub carried: Option<RecordBatch>,
 }
 
+impl RawBatch {
+    /// Of `unit`, before anything is read.
+    pub fn new(unit: Arc<Unit>) -> Self {
+        RawBatch { unit, rows: Vec::new(), rejected: Vec::new(), n_filtered: 0, carried: None }
+    }
+}
+
 /// A part of a document that its modality gives a meaning to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {

@@ -145,9 +145,9 @@ def compare(name, folder, n_tokens, options):
         write_tokens(options.work / f"tokens-{length}", n_tokens, length)
     peers = [way for way in CPU_PEERS if way not in options.without]
     sides = [Side("ours", [options.ours, "--model", folder], options.threads)]
-    sides += [peer(way, folder, options) for way in peers]
-    sides += [peer("products", folder, options), Side("flex products", [options.products, "--model", folder], options.threads)]
-    sides = [side for side in sides if side.name not in options.without]
+    sides += [peer(way, folder, options) for way in [*peers, "products"]]
+    if "flex products" not in options.without:
+        sides.append(Side("flex products", [options.products, "--model", folder], options.threads))
     took, entropies = turns_of(sides, n_tokens, [(length, "all") for length in LENGTHS], options)
     different = max(
         float(abs(entropies[way, setting] - entropies["ours", setting]).max())

@@ -261,12 +261,6 @@ impl Plan {
     pub fn check_supported(pipeline: &Pipeline) -> Result<(), RunError> {
         let mut problems: Vec<String> =
             pipeline.source.uris.iter().filter_map(|uri| source::unsupported(uri)).collect();
-        if pipeline.source.filter.is_some() && cfg!(not(feature = "filter")) {
-            problems.push(
-                "source.where: this build has no row filter; build it with the feature `filter`, or leave the key out"
-                    .into(),
-            );
-        }
         problems.extend(model::unsupported(&pipeline.model).iter().map(ToString::to_string));
         problems.extend(output_folder(&pipeline.sink.uri).err());
         if problems.is_empty() { Ok(()) } else { Err(RunError::Plan(problems.join("\n"))) }

@@ -122,19 +122,13 @@ impl FileReader {
             return Err(failed("the rows were asked for out of order".to_owned()));
         }
         let columns = columns(members).map_err(failed)?;
-        let mut verdicts = match &self.filter {
+        let verdicts = match &self.filter {
             None => vec![Verdict::Keep; members.len()],
             Some(filter) => filter
                 .verdicts(&columns, |_, _| true)
                 .map_err(|problem| failed(format!("source.where: {problem}")))?,
         };
-        let mut batch = RawBatch {
-            unit: unit.clone(),
-            rows: Vec::new(),
-            rejected: Vec::new(),
-            n_filtered: 0,
-            carried: None,
-        };
+        let mut batch = RawBatch::new(unit.clone());
         let mut held = Held::default();
         if !self.source.carry.is_empty() {
             let carried = self.source.carry.iter().map(|name| columns.schema().index_of(name));
@@ -145,10 +139,10 @@ impl FileReader {
             batch.carried = Some(carried);
         }
         grant(held)?;
-        for ((member, verdict), row) in members.iter().zip(&mut verdicts).zip(unit.rows.clone()) {
+        for ((member, mut verdict), row) in members.iter().zip(verdicts).zip(unit.rows.clone()) {
             let file = &self.shard.file.source_file;
             if self.source.sample.is_some_and(|sample| !sample.keeps(file, row)) {
-                *verdict = Verdict::Drop;
+                verdict = Verdict::Drop;
             }
             let content = match (&verdict, too_long(member.bytes, self.max_document_bytes)) {
                 (Verdict::Keep, None) => {
@@ -158,7 +152,7 @@ impl FileReader {
                 }
                 (_, reason) => Err(reason.unwrap_or_default()),
             };
-            let found = FoundRow { verdict: verdict.clone(), id: Ok(Some(member.name.clone())), content };
+            let found = FoundRow { verdict, id: Ok(Some(member.name.clone())), content };
             settle(&mut batch, file, row, found);
         }
         Ok(batch)

@@ -361,13 +361,7 @@ impl LineReader {
 
     /// As [`RowReader::read`](super::RowReader::read).
     pub(super) fn read(&mut self, unit: Arc<Unit>, grant: &mut Grant<'_>) -> Result<RawBatch, SourceError> {
-        let mut batch = RawBatch {
-            unit: unit.clone(),
-            rows: Vec::new(),
-            rejected: Vec::new(),
-            n_filtered: 0,
-            carried: None,
-        };
+        let mut batch = RawBatch::new(unit.clone());
         while self.units.front().is_some_and(|rows| rows.end <= unit.rows.start) {
             self.units.pop_front();
         }
@@ -383,22 +377,22 @@ impl LineReader {
         }
         let most = longest_line(self.max_document_bytes);
         while self.next_row < unit.rows.end {
-            let row = self.next_row;
+            let (row, file) = (self.next_row, &self.shard.file.source_file);
+            if self.source.sample.is_some_and(|sample| !sample.keeps(file, row)) {
+                // Neither held nor parsed.
+                self.next_line(&mut line, 0, &mut |_| Ok(()))?;
+                batch.n_filtered += 1;
+                continue;
+            }
             let length = self.next_line(&mut line, most, &mut |bytes| {
                 held.reader = held.reader.max(unpacking + bytes);
                 grant(held)
             })?;
-            let file = &self.shard.file.source_file;
-            let verdict = match self.source.sample.is_none_or(|sample| sample.keeps(file, row)) {
-                true => Verdict::Keep,
-                false => Verdict::Drop,
-            };
             let (id, content) = self.parse(&line, length);
-            if verdict == Verdict::Keep {
-                held.content += content.as_ref().map_or(0, |content| content.len() as u64);
-                grant(held)?;
-            }
-            settle(&mut batch, file, row, FoundRow { verdict, id, content: content.map(Cow::Owned) });
+            held.content += content.as_ref().map_or(0, |content| content.len() as u64);
+            grant(held)?;
+            let found = FoundRow { verdict: Verdict::Keep, id, content: content.map(Cow::Owned) };
+            settle(&mut batch, &self.shard.file.source_file, row, found);
         }
         Ok(batch)
     }

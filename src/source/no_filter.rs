@@ -12,7 +12,7 @@ use crate::config::Source;
 
 /// As the real one.
 pub(super) fn of(source: &Source, _: &Schema, _: &Path) -> Result<Option<Filter>, SourceError> {
-    let problem = "source.where: this build has no row filter; build it with the feature `filter`";
+    let problem = "source.where: this build has no row filter; build it with the feature `filter`, or leave the key out";
     if source.filter.is_some() { Err(SourceError::Plan(problem.to_owned())) } else { Ok(None) }
 }
 

@@ -113,13 +113,7 @@ impl ParquetReader {
 
     /// As [`RowReader::read`](super::RowReader::read).
     pub(super) fn read(&mut self, unit: Arc<Unit>, grant: &mut Grant<'_>) -> Result<RawBatch, SourceError> {
-        let mut batch = RawBatch {
-            unit: unit.clone(),
-            rows: Vec::new(),
-            rejected: Vec::new(),
-            n_filtered: 0,
-            carried: None,
-        };
+        let mut batch = RawBatch::new(unit.clone());
         let mut carried = Vec::new();
         let mut bytes_left = content_bound(&unit, self.max_document_bytes);
         let mut held = self.held();

@@ -146,6 +146,20 @@ fn keys_that_are_not_there_and_columns_without_types_are_refused() {
     assert_eq!(work.documents()[0].doc_id, "1");
 }
 
+#[test]
+fn a_name_that_does_not_tell_the_format_may_be_helped() {
+    let work = Work::with(&["from Parquet"]);
+    fs::rename(work.path("shards/a.parquet"), work.path("shards/a.jsonl")).unwrap();
+    pack(&work.path("shards/b.txt"), b"{\"text\": \"from lines\"}\n");
+    pack(&work.path("shards/c.gz"), b"{\"text\": \"from packed lines\"}\n");
+    for (name, format, n_bytes) in [("a.jsonl", "parquet", 12), ("b.txt", "jsonl", 10), ("c.gz", "jsonl", 17)]
+    {
+        run(&work, &[&from(&work, name), &format!("source.format={format}")], 0, &["1 documents"]);
+        assert_eq!(work.documents()[0].n_bytes, n_bytes, "{name}");
+    }
+    run(&work, &[&from(&work, "b.txt")], 65, &["failed to read the footer of", "b.txt"]);
+}
+
 /// The same bytes at the end and the same size, but other rows before.
 #[test]
 fn an_edit_anywhere_makes_another_file() {

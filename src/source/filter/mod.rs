@@ -182,8 +182,8 @@ fn frame(batch: &RecordBatch, fields: &[Field]) -> Result<DataFrame, String> {
     DataFrame::new(batch.num_rows(), columns).map_err(problem)
 }
 
-/// `column` in the type of `field`, where it was read as bytes or with more in it. What is no text, or was not read as a whole, is null, and
-/// `unknown` says so.
+/// `column` in the type of `field`, where it was read as bytes or with more in it. What is no text, or must not be asked
+/// about, is null, and `unknown` says so.
 fn as_planned(
     column: &ArrayRef,
     field: &Field,
