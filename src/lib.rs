@@ -136,11 +136,12 @@
 //! | [`data`] | what travels between stations | – |
 //! | [`schema`] | a unit → record batches of the output tables | `data`, `config` |
 //! | [`config`] | pipeline file and flags → a validated [`Pipeline`](config::Pipeline) | `data` |
-//! | [`source`] | URI → shards, units, rows: Parquet, JSON Lines, loose files | `data`, `config` |
+//! | [`remote`] | addresses elsewhere → listings, ranges, whole files, conditional puts; object stores and the Hub | – |
+//! | [`source`] | URI → shards, units, rows: Parquet, JSON Lines, loose files | `data`, `config`, `remote` |
 //! | [`pretokenize`] | a row's bytes → a document with segments | `data` |
 //! | [`model`] | bytes → entropies, norms, hidden states; `model::cpu` on the processor, `model::burn` on GPUs, and it alone knows Burn | `data`, `config` |
 //! | [`patch`] | entropies → patch lengths | `data` |
-//! | [`sink`] | a unit → Parquet files, records, manifest; what they say, and whether it is true | `data`, `schema`, `config` |
+//! | [`sink`] | a unit → Parquet files, records, manifest; what they say, and whether it is true | `data`, `schema`, `config`, `remote` |
 //! | [`pipeline`] | a [`Plan`](pipeline::Plan) → an output and a [`Summary`](pipeline::Summary) | all above |
 
 pub mod config;
@@ -151,6 +152,11 @@ pub mod model;
 pub mod patch;
 pub mod pipeline;
 pub mod pretokenize;
+#[cfg(feature = "remote")]
+pub mod remote;
+#[cfg(not(feature = "remote"))]
+#[path = "no_remote.rs"]
+pub mod remote;
 pub mod schema;
 pub mod sink;
 pub mod source;

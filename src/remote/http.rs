@@ -1,0 +1,141 @@
+//! Requests that are tried again for as long as there is hope. Every service is spoken to this way: what one says of being busy holds
+//! for all requests to it. Knows nothing of what is asked.
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use http::{StatusCode, Uri, header::HeaderValue};
+use object_store::{
+    ClientOptions,
+    client::{
+        HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+        ReqwestConnector,
+    },
+};
+
+use super::{
+    RemoteError,
+    patience::{gate, seconds_of},
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two pieces of an answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const USER_AGENT: &str = concat!("blt-pipeline/", env!("CARGO_PKG_VERSION"));
+
+/// How long an answer, or the next piece of it, may take, unless `BLT_NETWORK_TIMEOUT` says otherwise, in seconds.
+pub(super) fn read_timeout() -> Duration {
+    seconds_of("BLT_NETWORK_TIMEOUT").unwrap_or(READ_TIMEOUT)
+}
+
+/// A client that waits and tries again.
+#[derive(Debug)]
+struct Patient(HttpClient);
+
+#[async_trait]
+impl HttpService for Patient {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let service = service(request.uri());
+        let Some(name) = service else {
+            // The machine's own credentials: who is not in such a cloud shall know soon.
+            return self.0.execute(request).await;
+        };
+        let gate = gate(&name);
+        let (parts, body) = request.into_parts();
+        let begun = Instant::now();
+        let mut n = 0;
+        loop {
+            let request = HttpRequest::from_parts(parts.clone(), body.clone());
+            let passage = gate.pass().await;
+            let answer = self.0.execute(request).await;
+            let wait = match &answer {
+                Ok(response) if !is_transient(response.status()) => {
+                    gate.succeeded(response.headers());
+                    return answer;
+                }
+                Ok(response) => gate.is_busy(&name, response.status(), response.headers(), n),
+                Err(error) if error.kind() == HttpErrorKind::Decode => return answer,
+                Err(_) => gate.is_silent(n),
+            };
+            drop(passage);
+            if gate.is_given_up(begun) {
+                return answer;
+            }
+            match &answer {
+                Ok(response) => tracing::debug!("{name} answered {} to {}", response.status(), parts.method),
+                Err(error) => tracing::debug!("{name} did not answer {}: {error}", parts.method),
+            }
+            n += 1;
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+/// Whose patience a request to `uri` is on; `None` for the addresses at which a cloud tells a machine its credentials.
+fn service(uri: &Uri) -> Option<String> {
+    let authority = uri.authority()?.as_str();
+    let host = uri.host()?;
+    if host.starts_with("169.254.") || host == "metadata.google.internal" || host == "[fd00:ec2::254]" {
+        return None;
+    }
+    // The Hub counts these apart.
+    let path = uri.path();
+    let part = match (path.starts_with("/api/"), path.contains("/resolve/")) {
+        (true, _) => "/api",
+        (_, true) => "/resolve",
+        _ => "",
+    };
+    Some(format!("{authority}{part}"))
+}
+
+pub(super) fn is_transient(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
+}
+
+/// A client that follows no redirect, so that a token stays with the host it is for.
+pub(super) fn client(read_timeout: Duration) -> Result<HttpClient, RemoteError> {
+    let client = reqwest::Client::builder()
+        .user_agent(USER_AGENT)
+        .connect_timeout(CONNECT_TIMEOUT.min(read_timeout))
+        .read_timeout(read_timeout)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(|error| RemoteError::Failed(format!("failed to set up HTTPS: {error}")))?;
+    Ok(HttpClient::new(Patient(HttpClient::new(client))))
+}
+
+/// The same for `object_store`, with what its options say of proxies and certificates.
+#[derive(Debug)]
+pub(super) struct Connector;
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let timeout = read_timeout();
+        // An answer of gigabytes may take its time, as long as it goes on. Who names an endpoint with http:// means it.
+        let options = options
+            .clone()
+            .with_timeout_disabled()
+            .with_connect_timeout(CONNECT_TIMEOUT.min(timeout))
+            .with_read_timeout(timeout)
+            .with_user_agent(HeaderValue::from_static(USER_AGENT))
+            .with_allow_http(true);
+        Ok(HttpClient::new(Patient(ReqwestConnector::default().connect(&options)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_service_has_patience_of_its_own() {
+        for (uri, expected) in [
+            ("https://huggingface.co/api/datasets/a/b/tree/main", Some("huggingface.co/api")),
+            ("https://huggingface.co/datasets/a/b/resolve/main/x.parquet", Some("huggingface.co/resolve")),
+            ("http://127.0.0.1:9000/bucket/x", Some("127.0.0.1:9000")),
+            ("http://169.254.169.254/latest/api/token", None),
+        ] {
+            assert_eq!(service(&uri.parse().unwrap()).as_deref(), expected, "{uri}");
+        }
+    }
+}

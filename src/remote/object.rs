@@ -1,0 +1,163 @@
+//! Files of a source that lie in object stores, on web servers or on the Hub: found below an address, and read in ranges.
+
+use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, path::Path};
+
+use super::{
+    RemoteError, RemoteFile, Scheme, block_on,
+    file::Readable,
+    hub, scheme,
+    store::{explain, open, with_causes},
+};
+
+/// Commits that branches and tags stood for when they were first asked for, by `datasets/owner/name@revision`: what is pinned here is
+/// not asked for again.
+pub type Pins = BTreeMap<String, String>;
+
+/// Files below an address.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// In no order.
+    pub files: Vec<Found>,
+    /// Whether the address is that of one file.
+    pub is_file: bool,
+}
+
+/// A file that was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its path below the address, '/'-separated; of a single file its own name.
+    pub name: String,
+    /// The file.
+    pub file: RemoteFile,
+}
+
+/// The file at `uri`, or all files below it. Revisions of the Hub are those of `pins`, or else resolved and pinned there.
+///
+/// # Errors
+/// [`RemoteError::Refused`] when there is neither; [`RemoteError::Failed`].
+pub fn list(uri: &str, pins: &mut Pins) -> Result<Listing, RemoteError> {
+    match scheme(uri).map_err(RemoteError::Refused)? {
+        (Scheme::Hub, _) => hub::list(uri, pins),
+        (Scheme::Web, _) => {
+            let (store, path) = open(uri)?;
+            let meta = block_on(async {
+                store.head(&path).await.map_err(|error| explain(&format!("failed to open {uri}"), uri, error))
+            })?;
+            Ok(single(ObjectFile::new(store, uri.to_owned(), meta)))
+        }
+        _ => {
+            let (store, path) = open(uri)?;
+            block_on(objects(store, path, uri.trim_end_matches('/'), !uri.ends_with('/')))
+        }
+    }
+}
+
+fn single(file: ObjectFile) -> Listing {
+    let name = file.meta.location.filename().unwrap_or_default().to_owned();
+    Listing { files: vec![Found { name, file: file.into() }], is_file: true }
+}
+
+async fn objects(
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    uri: &str,
+    may_be_file: bool,
+) -> Result<Listing, RemoteError> {
+    if may_be_file && path.parts().next().is_some() {
+        match store.head(&path).await {
+            Ok(meta) => return Ok(single(ObjectFile::new(store, uri.to_owned(), meta))),
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(explain(&format!("failed to open {uri}"), uri, error)),
+        }
+    }
+    let listed: Vec<ObjectMeta> = store
+        .list(Some(&path))
+        .try_collect()
+        .await
+        .map_err(|error| explain(&format!("failed to list {uri}"), uri, error))?;
+    let mut files = Vec::with_capacity(listed.len());
+    for meta in listed {
+        let Some(parts) = meta.location.prefix_match(&path) else { continue };
+        let parts: Vec<_> = parts.collect();
+        let name = parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/");
+        // A folder's own marker.
+        if name.is_empty() || (meta.size == 0 && meta.location.as_ref().ends_with('/')) {
+            continue;
+        }
+        files
+            .push(Found { file: ObjectFile::new(store.clone(), format!("{uri}/{name}"), meta).into(), name });
+    }
+    if files.is_empty() {
+        return Err(RemoteError::Refused(format!("{uri}: there is no such object, and none below it")));
+    }
+    Ok(Listing { files, is_file: false })
+}
+
+/// An object as it was listed.
+#[derive(Clone)]
+pub(super) struct ObjectFile {
+    store: Arc<dyn ObjectStore>,
+    uri: String,
+    meta: ObjectMeta,
+    pub(super) bytes: u64,
+    /// What names this version of it, where the store does.
+    pub(super) etag: Option<String>,
+}
+
+impl fmt::Debug for ObjectFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ObjectFile").field(&self.uri).finish()
+    }
+}
+
+impl ObjectFile {
+    pub(super) fn new(store: Arc<dyn ObjectStore>, uri: String, meta: ObjectMeta) -> Self {
+        // A weak one does not promise the same bytes, and no store takes it for a condition.
+        let etag = meta.e_tag.clone().filter(|etag| !etag.starts_with("W/"));
+        ObjectFile { store, uri, bytes: meta.size, etag, meta }
+    }
+}
+
+impl Readable for ObjectFile {
+    fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    async fn stream(
+        &self,
+        range: Range<u64>,
+    ) -> Result<BoxStream<'static, Result<Bytes, String>>, RemoteError> {
+        if range.is_empty() {
+            return Ok(stream::empty().boxed());
+        }
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range.clone())),
+            if_match: self.etag.clone(),
+            ..GetOptions::default()
+        };
+        let what = format!("failed to read {}", self.uri);
+        let answer = self
+            .store
+            .get_opts(&self.meta.location, options)
+            .await
+            .map_err(|error| explain(&what, &self.uri, error))?;
+        if answer.range != range || answer.meta.size != self.bytes {
+            return Err(RemoteError::Refused(format!(
+                "{what}: it has {} bytes now, and had {} when it was listed",
+                answer.meta.size, self.bytes
+            )));
+        }
+        Ok(answer.into_stream().map_err(|error| with_causes(&error)).boxed())
+    }
+}
