@@ -193,6 +193,14 @@ pub(crate) struct RunArgs {
 
 #[derive(Subcommand)]
 pub(crate) enum ModelCommand {
+    /// Download a model from the Hub to the cache that its other tools share, check it, and print where it lies.
+    #[command(
+        after_help = "Example:\n  blt-pipeline model fetch hf://owner/name@main\n\nHF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and HF_HUB_OFFLINE are read."
+    )]
+    Fetch {
+        /// `hf://owner/name[@revision][/path]`.
+        weights: String,
+    },
     /// Print a model's architecture, size, window, threshold and hash.
     #[command(
         after_help = "Example:\n  blt-pipeline model info embedded\n  blt-pipeline model info models/small"

@@ -18,7 +18,7 @@ use blt_pipeline::{
         device::Kind,
     },
     pipeline::{self, Begun, DeviceFacts, Display, Ending, Plan, RunError, Share, Stop, Summary, Trace},
-    remote::{Pins, RemoteError},
+    remote::{self, Pins, RemoteError},
     schema::{self, Table},
     sink::{self, Finish, Output, SinkError, Start, Status},
 };
@@ -476,6 +476,17 @@ fn collect_garbage(output: &Path, delete: bool) -> Result<(), Failure> {
 
 fn on_model(command: &ModelCommand) -> Result<u8, Failure> {
     match command {
+        ModelCommand::Fetch { weights } => {
+            let Weights::Hub(address) = parse_weights(weights)? else {
+                return Err(Failure::plan(format!("{weights} is no model on the Hub, hf://owner/name")));
+            };
+            let mut pins = Pins::new();
+            let place =
+                remote::model_folder(&address, &mut pins).map_err(|error| Failure::model(error.into()))?;
+            ModelFiles::open(&place).map_err(Failure::model)?;
+            let commits: Vec<&str> = pins.values().map(String::as_str).collect();
+            print(&format!("{}\ncommit {}", place.display(), commits.join(", "))).map(|()| 0)
+        }
         ModelCommand::Info { weights } => print(&open_model(weights)?.info).map(|()| 0),
         ModelCommand::Verify { weights, other } => {
             let differences = open_model(weights)?.differences(&open_model(other)?);
@@ -506,9 +517,12 @@ fn on_model(command: &ModelCommand) -> Result<u8, Failure> {
     }
 }
 
+fn parse_weights(weights: &str) -> Result<Weights, Failure> {
+    Weights::parse(weights).map_err(|problem| Failure::plan(format!("{weights:?} {problem}")))
+}
+
 fn open_model(weights: &str) -> Result<ModelFiles, Failure> {
-    let parsed = Weights::parse(weights).map_err(|problem| Failure::plan(format!("{weights} {problem}")))?;
-    model::open(&parsed, &mut Pins::new()).map_err(Failure::model)
+    model::open(&parse_weights(weights)?, &mut Pins::new()).map_err(Failure::model)
 }
 
 fn show_devices(json: bool) -> Result<(), Failure> {

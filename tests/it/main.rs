@@ -6,6 +6,8 @@ mod bad_input;
 mod command_line;
 mod content_types;
 mod engine;
+#[cfg(feature = "remote")]
+mod fault_proxy;
 mod faults;
 #[cfg(feature = "filter")]
 mod filter;
@@ -14,6 +16,14 @@ mod golden;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod hard_files;
+#[cfg(feature = "remote")]
+mod http1;
+#[cfg(feature = "remote")]
+mod hub;
+#[cfg(feature = "remote")]
+mod hub_client;
+#[cfg(feature = "remote")]
+mod hub_server;
 mod lines;
 mod loose_files;
 mod memory;
@@ -24,8 +34,14 @@ mod profile;
 mod quickstart;
 mod reference;
 mod resume;
+#[cfg(feature = "remote")]
+mod s3_server;
+#[cfg(feature = "remote")]
+mod s3_stories;
 mod signals;
 mod storage;
+#[cfg(feature = "remote")]
+mod store_source;
 mod support;
 mod tables;
 mod torture;
