@@ -14,7 +14,7 @@ use std::{
 use blt_pipeline::{
     config::{self, Device, Overrides, Pipeline, Weights},
     model::{
-        self, Abilities, Adapter, BatchCache, EntropyModel, ModelError, ModelFiles, StoredAs, Style,
+        self, Abilities, Adapter, BatchCache, EntropyModel, Format, ModelError, ModelFiles, StoredAs, Style,
         device::Kind,
     },
     pipeline::{self, Begun, DeviceFacts, Display, Ending, Plan, RunError, Share, Stop, Summary, Trace},
@@ -29,7 +29,8 @@ use signal_hook::{
 };
 
 use self::cli::{
-    Cli, Command, DtypeArg, LogFormat, ModelCommand, NamesArg, PipelineArgs, PlanArgs, RunArgs, SchemaName,
+    Cli, Command, DtypeArg, FormatArg, LogFormat, ModelCommand, NamesArg, PipelineArgs, PlanArgs, RunArgs,
+    SchemaName,
 };
 
 const EXIT_PLAN: u8 = 2;
@@ -46,6 +47,12 @@ struct Failure {
 impl Failure {
     fn plan(error: impl ToString) -> Self {
         Failure { code: EXIT_PLAN, message: error.to_string() }
+    }
+
+    /// Of a model that is to be verified: a file that is damaged is what was looked for.
+    fn model(error: ModelError) -> Self {
+        let code = if matches!(error, ModelError::Weights { .. }) { EXIT_DATA } else { EXIT_PLAN };
+        Failure { code, message: error.to_string() }
     }
 
     /// Of a device that was chosen and does not do its part: gone, full, or with a driver that fails.
@@ -461,16 +468,30 @@ fn collect_garbage(output: &Path, delete: bool) -> Result<(), Failure> {
 
 fn on_model(command: &ModelCommand) -> Result<u8, Failure> {
     match command {
-        ModelCommand::Info { weights } => print(&open_model(weights)?.info).map(|()| 0),
-        ModelCommand::Verify { weights, other } => {
-            let differences = open_model(weights)?.differences(&open_model(other)?);
+        ModelCommand::Info { weights } => {
+            let files = open_model(weights).map_err(Failure::plan)?;
+            let card = files.card().map_err(Failure::plan)?;
+            print(&format!("{}\n{card}", files.info)).map(|()| 0)
+        }
+        ModelCommand::Verify { weights, other: None } => {
+            let verified = open_model(weights).and_then(|files| files.verify()).map_err(Failure::model)?;
+            print(&verified).map(|()| if verified.holds() { 0 } else { EXIT_DATA })
+        }
+        ModelCommand::Verify { weights, other: Some(other) } => {
+            let files = open_model(weights).map_err(Failure::model)?;
+            let other = open_model(other).map_err(Failure::model)?;
+            let differences = files.differences(&other);
             if differences.is_empty() {
-                return print(&"the same model").map(|()| 0);
+                let stored =
+                    [&files.info, &other.info].map(|info| format!("as {} in {}", info.dtype, info.format));
+                let how =
+                    if stored[0] == stored[1] { "" } else { &format!(", stored {}", stored.join(" and ")) };
+                return print(&format!("the same model{how}")).map(|()| 0);
             }
             print(&differences.join("\n")).map(|()| EXIT_DATA)
         }
-        ModelCommand::Convert { weights, folder, names, dtype } => {
-            let files = open_model(weights)?;
+        ModelCommand::Convert { weights, folder, format, names, dtype } => {
+            let files = open_model(weights).map_err(Failure::plan)?;
             let stored_as = match dtype {
                 Some(DtypeArg::F32) => StoredAs::F32,
                 Some(DtypeArg::F16) => StoredAs::F16,
@@ -482,22 +503,28 @@ fn on_model(command: &ModelCommand) -> Result<u8, Failure> {
                     ))
                 })?,
             };
-            let style = match names {
-                NamesArg::Meta => Style::Meta,
-                NamesArg::HuggingFace => Style::HuggingFace,
+            let (format, usual) = match format {
+                FormatArg::Safetensors => (Format::Safetensors, Style::Meta),
+                FormatArg::Bpk => (Format::Burnpack, Style::Burn),
             };
-            print(&files.save(folder, style, stored_as).map_err(Failure::plan)?).map(|()| 0)
+            let style = match names {
+                Some(NamesArg::Meta) => Style::Meta,
+                Some(NamesArg::HuggingFace) => Style::HuggingFace,
+                Some(NamesArg::Burn) => Style::Burn,
+                None => usual,
+            };
+            print(&files.save(folder, format, style, stored_as).map_err(Failure::plan)?).map(|()| 0)
         }
     }
 }
 
-fn open_model(weights: &str) -> Result<ModelFiles, Failure> {
+fn open_model(weights: &str) -> Result<ModelFiles, ModelError> {
     let weights = match weights.strip_prefix("hf://") {
         Some(repo) => Weights::Hub { repo: repo.to_owned(), revision: None, path: None },
         None if weights == "embedded" => Weights::Embedded,
         None => Weights::Path(weights.into()),
     };
-    model::open(&weights).map_err(Failure::plan)
+    model::open(&weights)
 }
 
 fn show_devices(json: bool) -> Result<(), Failure> {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bad_input;
+#[cfg(feature = "flex")]
+mod burn_itself;
 mod command_line;
 mod content_types;
 mod engine;
@@ -17,6 +19,7 @@ mod hard_files;
 mod lines;
 mod loose_files;
 mod memory;
+mod model_files;
 mod packing;
 mod patches;
 mod pipeline_keys;
