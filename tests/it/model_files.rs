@@ -268,9 +268,9 @@ fn verify_holds_a_known_model_against_the_reference_whatever_its_files() {
         blt(&["model", "verify", weights]).expect(0, &known);
         blt(&["model", "verify", weights]).expect(0, &[name, "values        finite, all of them"]);
     }
-    let embedded = ModelFiles::embedded().unwrap().verify().unwrap();
-    let agreement = embedded.agreement.unwrap();
-    assert!(agreement.entropies < 2e-5 && agreement.norms < 2e-5, "{agreement:?}");
+    // Not the reference's values themselves, which would agree to the last bit.
+    let agreement = ModelFiles::embedded().unwrap().verify().unwrap().agreement.unwrap();
+    assert!(agreement.holds() && agreement.entropies > 0.0, "{agreement:?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use blt_pipeline::model::{ModelError, ModelFiles};
+use blt_pipeline::model::{Format, ModelError, ModelFiles, StoredAs, Style};
 use safetensors::tensor::Dtype;
 use tempfile::TempDir;
 
@@ -123,6 +123,9 @@ fn a_tied_output_may_be_stored_but_not_differ() {
     let folder = TempDir::new().unwrap();
     write_model(folder.path(), &meta_json(&config), &tensors, Dtype::F32);
     let without = ModelFiles::open(folder.path()).unwrap();
+    let burn = folder.path().join("burn");
+    without.save(&burn, Format::Burnpack, Style::Burn, StoredAs::F32).unwrap();
+    assert_eq!(ModelFiles::open(&burn).unwrap().info.sha256, without.info.sha256);
     tensors.push(("output.weight".into(), vec![260, 24], tensors[0].2.clone()));
     write_model(folder.path(), &meta_json(&config), &tensors, Dtype::F32);
     assert_eq!(ModelFiles::open(folder.path()).unwrap().info.sha256, without.info.sha256);
@@ -198,7 +201,6 @@ fn the_released_layout_says_what_it_is() {
 
 #[test]
 fn a_converted_model_is_the_same_one_unless_it_was_rounded() {
-    use blt_pipeline::model::{Format, StoredAs, Style};
     // Widths that the reference derives, and some that it would not.
     for config in [small_config(2, Some(40)), small_config(1, None)] {
         let folder = TempDir::new().unwrap();
@@ -239,7 +241,6 @@ fn a_converted_model_is_the_same_one_unless_it_was_rounded() {
 
 #[test]
 fn a_weight_that_a_format_cannot_hold_is_refused() {
-    use blt_pipeline::model::{Format, StoredAs, Style};
     let config = small_config(1, Some(40));
     let mut tensors = random_tensors(&config, 5);
     tensors[3].2[1] = 1e6;
