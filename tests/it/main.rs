@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bad_input;
+#[cfg(feature = "flex")]
+mod burn_itself;
 mod command_line;
 mod content_types;
 mod engine;
@@ -27,6 +29,7 @@ mod hub_server;
 mod lines;
 mod loose_files;
 mod memory;
+mod model_files;
 mod packing;
 mod patches;
 mod pipeline_keys;
