@@ -19,11 +19,17 @@ use crate::{
     model::{self, ModelInfo, device::Kind},
     schema::{SCHEMA_VERSION, TableOptions},
     sink::{self, Opening, PlanRecord, ShardEntry, SinkError, Start},
-    source::{self, Identity, RowReader, Shard, ShardFile, SourceError, cut, list_shards, open_shard},
+    source::{
+        self, Identity, RowReader, Shard, ShardFile, SourceError, agree_on_types, cut, list_shards,
+        open_shard,
+    },
 };
 
 /// A footer that claims more units than this is taken for corrupt before anything is allocated for them.
 const MAX_UNITS_PER_SHARD: u64 = 1 << 20;
+
+/// What a record calls the types of columns that come from the data itself.
+const TYPES: &str = "source.types";
 
 /// What a plan needs to know of the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -188,6 +194,7 @@ impl Plan {
         let (context, overlap, batch_tokens) = lengths(&pipeline, &model, planned.as_ref())?;
         let files = list_shards(&pipeline.source.uris, pipeline.source.format, &output_folder)
             .map_err(|error| RunError::Plan(error.to_string()))?;
+        let begun_types = planned.as_ref().and_then(|plan| plan.meaning.get(TYPES).cloned());
         let mut shards = Vec::with_capacity(files.len());
         let mut absent = Vec::new();
         for place in in_order(files, planned) {
@@ -196,15 +203,24 @@ impl Plan {
                     absent.push(entry.source_file.clone());
                     PlannedShard::Absent(entry)
                 }
-                Place::File(file) => match open_shard(&file, &pipeline.source, memory) {
-                    Ok(Ok(shard)) => checked(shard, pipeline.sink.unit_bytes.get()),
-                    Ok(Err((identity, error))) => {
-                        PlannedShard::Broken { file, identity, reason: error.to_string() }
+                Place::File(file) => {
+                    let max_document_bytes = pipeline.limits.max_document_bytes;
+                    match open_shard(&file, &pipeline.source, max_document_bytes, memory) {
+                        Ok(Ok(shard)) => checked(shard, pipeline.sink.unit_bytes.get()),
+                        Ok(Err((identity, error))) => {
+                            PlannedShard::Broken { file, identity, reason: error.to_string() }
+                        }
+                        Err(error) => return Err(RunError::Plan(error.to_string())),
                     }
-                    Err(error) => return Err(RunError::Plan(error.to_string())),
-                },
+                }
             });
         }
+        let ready = shards.iter_mut().filter_map(|shard| match shard {
+            PlannedShard::Ready(shard) => Some(shard),
+            PlannedShard::Broken { .. } | PlannedShard::Absent(_) => None,
+        });
+        let types = agree_on_types(ready, &pipeline.source, begun_types.as_ref())
+            .map_err(|error| RunError::Plan(error.to_string()))?;
         let units = units(&shards, pipeline.sink.unit_bytes.get(), pipeline.source.limit.map(|n| n.get()));
         let recipe = Recipe {
             rule: pipeline.patch.resolve(model.threshold),
@@ -218,8 +234,11 @@ impl Plan {
             },
         };
         let broken = broken_before_limit(&shards, &units, pipeline.source.limit.map(|n| n.get()));
-        let record =
+        let mut record =
             record(&pipeline, &model, &recipe.rule, (context, batch_tokens), &shards, &units, broken);
+        if let Some(types) = types {
+            record.meaning.insert(TYPES.into(), types);
+        }
         let fingerprint = record.fingerprint()?;
         Ok(Plan {
             output_folder,
@@ -383,6 +402,9 @@ impl Plan {
         line("content", megabytes(self.content_bytes()));
         if let Some(condition) = &self.pipeline.source.filter {
             line("where", condition.clone());
+        }
+        if let Some(types) = self.record.meaning.get(TYPES) {
+            line("types", types.to_string());
         }
         let model = &self.model;
         line(
