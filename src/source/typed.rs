@@ -237,6 +237,6 @@ mod tests {
             assert!(found.starts_with(problem), "{found}");
         }
         let last = of(object, &[r#"{"a": 1, "b": [null], "a": 2}"#, "{}", "null"]).unwrap();
-        assert!(last.contains("2,\n    null,\n    null,"), "{last}");
+        assert!(last.contains("  2,\n  null,\n  null,\n"), "{last}");
     }
 }
