@@ -14,6 +14,8 @@ mod golden;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod hard_files;
+#[cfg(feature = "push")]
+mod hub_server;
 mod lines;
 mod loose_files;
 mod memory;
@@ -21,6 +23,8 @@ mod packing;
 mod patches;
 mod pipeline_keys;
 mod profile;
+#[cfg(feature = "push")]
+mod publish;
 mod quickstart;
 mod reference;
 mod resume;
