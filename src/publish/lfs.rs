@@ -230,13 +230,16 @@ impl Sending<'_> {
                 }
                 Err(setback) => setback,
             };
-            self.bar.dec(sent.load(Ordering::Relaxed));
+            let sent = sent.load(Ordering::Relaxed);
+            self.bar.dec(sent);
+            let sum = sum.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let is_all = self.offset + sent == self.item.bytes;
+            if self.item.has_another_size() || (is_all && hex(sum) != self.item.sha256) {
+                return Err(self.item.changed().into());
+            }
             // As a store answers whose address is signed for some minutes.
             if matches!(setback.status, Some(400 | 401 | 403 | 404)) {
                 return Err(Refusal::Expired(setback));
-            }
-            if self.item.has_another_size() {
-                return Err(self.item.changed().into());
             }
             if !hub.waits(&mut patience, &setback) {
                 return Err(hub.failed(&format!("send {}", self.item.path), &setback).into());
@@ -246,9 +249,12 @@ impl Sending<'_> {
 
     /// What arrived is what was meant.
     fn check(&self) -> Result<(), PushError> {
-        let found = format!("{:x}", self.sum.clone().finalize());
-        if found == self.item.sha256 { Ok(()) } else { Err(self.item.changed()) }
+        if hex(self.sum.clone()) == self.item.sha256 { Ok(()) } else { Err(self.item.changed()) }
     }
+}
+
+fn hex(sum: Sha256) -> String {
+    format!("{:x}", sum.finalize())
 }
 
 /// Content that is counted and summed as it is read.

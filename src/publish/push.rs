@@ -306,8 +306,12 @@ mod tests {
 
     #[test]
     fn a_commit_has_few_bytes_but_any_file_fits_into_one() {
-        let sized = |bytes| Item { bytes, ..Item::text("a", String::new(), false) };
-        let items = [3, 2, 1, 6, 1, 1].map(|gigabytes| sized(gigabytes * 1_000_000_000));
+        let sized = |gigabytes: u64| {
+            let mut item = Item::text("a", String::new(), false);
+            item.bytes = gigabytes * 1_000_000_000;
+            item
+        };
+        let items = [3, 2, 1, 6, 1, 1].map(sized);
         let all: Vec<&Item> = items.iter().collect();
         let sizes: Vec<usize> = batches(&all).iter().map(|batch| batch.len()).collect();
         assert_eq!(sizes, [2, 1, 1, 2]);

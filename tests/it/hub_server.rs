@@ -2641,7 +2641,7 @@ mod tests {
         let clients: Vec<_> = (0..8)
             .map(|_| {
                 let url = format!("{resolve}/large.bin");
-                // Until the hub is gone: a connection refused, or closed without an answer, by which a fault looks alike.
+                // Until the hub is gone and refuses the connection; one closed without an answer may be a fault.
                 thread::spawn(move || {
                     let mut received = 0;
                     let mut lost = 0;

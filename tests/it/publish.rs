@@ -183,24 +183,41 @@ fn large_files_go_in_the_parts_that_the_store_wants() {
     }
 }
 
+/// Pushes to a store that takes each file at the second try, a second after the first, and does `between` in between.
+fn push_and_meanwhile(hub: &Hub, work: &Work, between: impl FnOnce()) -> Outcome {
+    let host = Some(Host::Cdn);
+    hub.faults(Faults { too_many: 1.0, retry_after: Some(1), at_most: 1, host, ..Faults::default() });
+    thread::scope(|scope| {
+        let pushed = scope.spawn(|| push(hub, &work.out(), TIDES, &[]));
+        let begun = Instant::now();
+        while count(hub, "PUT", "/uploads/") < 2 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "nothing is sent");
+            thread::sleep(Duration::from_millis(5));
+        }
+        between();
+        pushed.join().unwrap()
+    })
+}
+
 #[test]
 fn an_address_that_expires_while_a_file_is_sent_is_asked_for_again() {
     let (hub, work) = (Hub::start(), small());
     let repo = hub.dataset("sea/tides");
-    let host = Some(Host::Cdn);
-    hub.faults(Faults { too_many: 1.0, retry_after: Some(1), at_most: 1, host, ..Faults::default() });
-    thread::scope(|scope| {
-        let pushed = scope.spawn(|| push(&hub, &work.out(), TIDES, &[]));
-        let begun = Instant::now();
-        while count(&hub, "PUT", "/uploads/") < 2 {
-            assert!(begun.elapsed() < Duration::from_secs(60), "nothing is sent");
-            thread::sleep(Duration::from_millis(5));
-        }
-        hub.expire_links();
-        pushed.join().unwrap().expect(0, &["6 sent"]);
-    });
+    push_and_meanwhile(&hub, &work, || hub.expire_links()).expect(0, &["6 sent"]);
     assert!(hub.log().iter().any(|request| request.host == Host::Cdn && request.status == 403));
     assert_eq!(repo.paths(), expected(&work.out()));
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_sent_is_not_committed() {
+    let (hub, work) = (Hub::start(), small());
+    let repo = hub.dataset("sea/tides");
+    let file = work.out().join("patches").join(&files(&work.out(), "patches")[0]);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[10] ^= 1;
+    push_and_meanwhile(&hub, &work, || fs::write(&file, bytes).unwrap())
+        .expect(75, &["patches/00000-00000-", "it changed while it was being sent"]);
+    assert_eq!(repo.commits(), ["Initial commit"]);
 }
 
 #[test]
