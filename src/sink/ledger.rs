@@ -1,7 +1,7 @@
 //! Everything that an output's `_blt` folder says, read at one moment. Changes nothing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -117,6 +117,22 @@ impl Ledger {
         counts
     }
 
+    /// Files that only superseded records of the output in folder `root` name: a repair put others in their place.
+    ///
+    /// # Errors
+    /// [`SinkError::Io`].
+    pub fn superseded_files(&self, root: &Path) -> Result<BTreeSet<String>, SinkError> {
+        let mut files = BTreeSet::new();
+        for path in list(&root.join("_blt/commits"))? {
+            let Some(record) = record_name(&path).and(read_or_none::<CommitRecord>(&path)?) else { continue };
+            files.extend(record.files.into_iter().map(|file| file.path));
+        }
+        for file in self.files() {
+            files.remove(&file.path);
+        }
+        Ok(files)
+    }
+
     /// Files of the committed units, sorted by path.
     pub fn files(&self) -> Vec<FileEntry> {
         let mut files: Vec<FileEntry> =
@@ -124,6 +140,22 @@ impl Ledger {
         files.sort_by(|a, b| a.path.cmp(&b.path));
         files
     }
+}
+
+/// Paths, below the output folder `root`, of all in `_blt` that says what the output is: its plans and records, those that were
+/// superseded included, and the manifest, which comes last.
+///
+/// # Errors
+/// As [`Ledger::read`].
+pub fn papers(root: &Path) -> Result<Vec<String>, SinkError> {
+    let mut paths = list(&root.join("_blt/commits"))?;
+    paths.retain(|path| record_name(path).is_some());
+    if let Some((revision, _)) = read_plan(root)? {
+        paths.extend((0..=revision).map(|revision| plan_path(root, revision)));
+    }
+    paths.push(root.join("_blt/manifest.json"));
+    let below = |path: &PathBuf| path.strip_prefix(root).unwrap_or(path).display().to_string();
+    Ok(paths.iter().map(below).collect())
 }
 
 /// The plan that counts, with its revision; `None` when the folder has none.

@@ -26,7 +26,7 @@ pub use self::{
     encode::{Crew, EncodedUnit, Encoder},
     files::{Attempt, free_bytes},
     garbage::{Garbage, collect, garbage},
-    ledger::Ledger,
+    ledger::{Ledger, papers},
     output::{
         Committed, Finish, Opening, Output, Start, admit, inspect, planned, recorded_units, stored_bytes,
     },
