@@ -214,6 +214,40 @@ mod tests {
     }
 
     #[test]
+    fn room_of_neighbours_is_given_back() {
+        use std::os::unix::fs::MetadataExt;
+
+        let bytes: Vec<u8> = (0..4 << 20).map(|i: u32| (i % 251) as u8).collect();
+        let store = Arc::new(object_store::memory::InMemory::new());
+        let place = object_store::path::Path::from("lamp");
+        let file = block_on(async {
+            use object_store::ObjectStoreExt;
+            store.put(&place, bytes.clone().into()).await.unwrap();
+            let meta = store.head(&place).await.unwrap();
+            Ok(crate::remote::object::ObjectFile::new(store, "memory://lamp".into(), meta))
+        });
+        let mirror = Mirror::new(file.unwrap().into()).unwrap();
+        // Content and id of a row group, one after the other, and a column of the next group.
+        let (first, next) = ([0..1 << 20, 1 << 20..2 << 20], [3 << 20..4 << 20]);
+        mirror.bring(&first).unwrap();
+        mirror.begin(&next).unwrap();
+        let mut read = vec![0; 2 << 20];
+        mirror.file.read_exact_at(&mut read, 0).unwrap();
+        assert!(read == bytes[..2 << 20]);
+        mirror.forget(&first);
+        mirror.bring(&next).unwrap();
+        assert_eq!(mirror.parts().len(), 1);
+        mirror.file.read_exact_at(&mut read[..100], 3 << 20).unwrap();
+        assert_eq!(read[..100], bytes[3 << 20..][..100]);
+        let taken = mirror.file.metadata().unwrap().blocks() * 512;
+        assert!(taken <= 3 << 19, "{taken} bytes are taken for one of two megabytes");
+        // What is needed once more comes once more.
+        mirror.bring(&first).unwrap();
+        mirror.file.read_exact_at(&mut read, 0).unwrap();
+        assert!(read == bytes[..2 << 20]);
+    }
+
+    #[test]
     fn only_what_is_missing_is_asked_for() {
         for (known, expected) in [
             (vec![], vec![10..20]),

@@ -273,6 +273,32 @@ mod tests {
     }
 
     #[test]
+    fn a_service_that_asks_for_days_is_given_up() {
+        let gate = Gate::default();
+        let busy = |value| {
+            gate.is_busy("test", StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", value)]), 0)
+        };
+        for (value, expected) in [("1", false), ("86400", true), ("18446744073709551615", true)] {
+            let (wait, is_asked) = busy(value);
+            assert!(is_asked);
+            assert_eq!(gate.is_given_up(Duration::ZERO, wait), expected, "{value}");
+        }
+        // Nobody is kept out for that long.
+        assert!(gate.state().admit(Instant::now() + LONGEST_PAUSE + Duration::from_secs(1)).is_ok());
+        gate.state()
+            .announced(&headers(&[("ratelimit", "\"api\";r=0;t=18446744073709551615")]), Instant::now());
+        assert_eq!(gate.state().left, None);
+    }
+
+    #[test]
+    fn what_a_service_asks_to_wait_is_not_counted_as_failing_of_its_own() {
+        let gate = Gate::default();
+        gate.succeeded(&HeaderMap::new());
+        assert!(!gate.is_given_up(patience() / 2, patience() / 2));
+        assert!(gate.is_given_up(patience() + Duration::from_secs(1), Duration::ZERO));
+    }
+
+    #[test]
     fn the_first_request_goes_alone() {
         let now = Instant::now();
         let mut state = State::default();

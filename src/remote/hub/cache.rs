@@ -174,3 +174,17 @@ impl HubFile {
         Ok(path)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_cannot_lead_out_of_the_cache() {
+        for (path, expected) in
+            [("a/b.parquet", true), ("", true), ("../b", false), ("a/../../b", false), ("/etc/passwd", false)]
+        {
+            assert_eq!(is_below(path), expected, "{path}");
+        }
+    }
+}
