@@ -18,8 +18,9 @@ use blt_pipeline::{
         device::Kind,
     },
     pipeline::{self, Begun, DeviceFacts, Display, Ending, Plan, RunError, Share, Stop, Summary, Trace},
+    remote::RemoteError,
     schema::{self, Table},
-    sink::{self, Finish, Output, SinkError, Start, Status},
+    sink::{self, Finish, Output, SinkError, Start, Status, Storage},
 };
 use clap::Parser;
 use indicatif::MultiProgress;
@@ -62,8 +63,12 @@ impl Failure {
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         let code = match &error {
-            RunError::Plan(_) | RunError::Sink(SinkError::Refused(_)) => EXIT_PLAN,
-            RunError::Sink(SinkError::Io { .. } | SinkError::Raced(_)) | RunError::Model(_) => EXIT_RESUMABLE,
+            RunError::Plan(_)
+            | RunError::Sink(SinkError::Refused(_) | SinkError::Remote(RemoteError::Refused(_))) => EXIT_PLAN,
+            RunError::Sink(
+                SinkError::Io { .. } | SinkError::Raced(_) | SinkError::Remote(_) | SinkError::Unknown { .. },
+            )
+            | RunError::Model(_) => EXIT_RESUMABLE,
             RunError::Quarantine { .. } => EXIT_DATA,
             RunError::Sink(SinkError::Encode(_)) | RunError::Panic { .. } => EXIT_INTERNAL,
         };
@@ -311,8 +316,8 @@ fn share_of_environment(
 
 /// Asks before committed work is deleted.
 fn confirm_deletion(plan: &Plan) -> Result<(), Failure> {
-    let folder = plan.output_folder();
-    let n_committed = match sink::Ledger::read(folder) {
+    let output = plan.output();
+    let n_committed = match sink::Ledger::read(output) {
         Ok(ledger) => ledger.map_or(0, |ledger| ledger.committed.len()),
         // What cannot be read may be anything.
         Err(_) => usize::MAX,
@@ -327,11 +332,11 @@ fn confirm_deletion(plan: &Plan) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::plan(format!(
             "--fresh would delete {what} in {}; pass --yes if that is meant",
-            folder.display()
+            output.root().display()
         )));
     }
     let mut answer = String::new();
-    let asked = write!(io::stderr(), "delete {what} in {}? [y/N] ", folder.display())
+    let asked = write!(io::stderr(), "delete {what} in {}? [y/N] ", output.root().display())
         .and_then(|()| io::stdin().lock().read_line(&mut answer));
     match asked {
         Ok(_) if ["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) => Ok(()),
@@ -398,7 +403,7 @@ fn show_plan(args: &PlanArgs) -> Result<(), Failure> {
 }
 
 fn show_status(output: &Path, json: bool) -> Result<(), Failure> {
-    let status = Status::read(output)?;
+    let status = Status::read(&Storage::open(output)?)?;
     match json {
         true => print(&as_json(&status)?),
         false => print(&status),
@@ -411,7 +416,7 @@ fn as_json(value: &impl serde::Serialize) -> Result<String, Failure> {
 }
 
 fn verify(output: &Path, json: bool) -> Result<u8, Failure> {
-    let found = sink::verify(output)?;
+    let found = sink::verify(&Storage::open(output)?)?;
     match json {
         true => print(&as_json(&found)?)?,
         false => print(&found)?,
@@ -424,7 +429,7 @@ fn verify(output: &Path, json: bool) -> Result<u8, Failure> {
 }
 
 fn finalize(output: &Path) -> Result<u8, Failure> {
-    match Output::open_existing(output)?.finalize()? {
+    match Output::open_existing(&Storage::open(output)?)?.finalize()? {
         Finish::Done { .. } => print(&format!("{} is finished", output.display())).map(|()| 0),
         Finish::Left { units, .. } => Err(Failure {
             code: EXIT_RESUMABLE,
@@ -441,8 +446,9 @@ fn finalize(output: &Path) -> Result<u8, Failure> {
 }
 
 fn collect_garbage(output: &Path, delete: bool) -> Result<(), Failure> {
+    let storage = Storage::open(output)?;
     let found =
-        if delete { Output::open_existing(output)?.remove_garbage()? } else { sink::collect(output)? };
+        if delete { Output::open_existing(&storage)?.remove_garbage()? } else { sink::collect(&storage)? };
     for file in &found {
         let fate = match (file.kept, delete) {
             (Some(why), _) => format!("stays: {why}"),

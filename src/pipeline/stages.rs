@@ -657,7 +657,7 @@ pub fn encode(
             };
             encoder.encode(unit, counts, ticket.started, &mut crew).map_err(|error| {
                 let reason = error.to_string();
-                storage_failure = matches!(error, SinkError::Io { .. }).then_some(error);
+                storage_failure = (!matches!(error, SinkError::Encode(_))).then_some(error);
                 reason
             })
         });

@@ -12,7 +12,9 @@ mod ledger;
 mod lock;
 mod output;
 mod record;
+mod spool;
 mod status;
+mod storage;
 mod verify;
 
 use std::{
@@ -20,18 +22,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::remote::RemoteError;
+
 pub use self::{
     claims::{Claims, Liveness},
     columns::{EncodedPiece, Piece},
     encode::{Crew, EncodedUnit, Encoder},
-    files::{Attempt, free_bytes},
-    garbage::{Garbage, collect, garbage},
+    files::Attempt,
+    garbage::{Garbage, collect},
     ledger::Ledger,
     output::{
-        Committed, Finish, Opening, Output, Start, admit, inspect, planned, recorded_units, stored_bytes,
+        Committed, Finish, Opening, Output, Space, Start, admit, inspect, planned, recorded_units, space,
     },
     record::{Claim, CommitRecord, Counts, FailureRecord, FileEntry, Manifest, PlanRecord, ShardEntry},
     status::{ProcessStatus, Status},
+    storage::Storage,
     verify::{Problem, ProblemRow, Verification, verify},
 };
 
@@ -51,6 +56,17 @@ pub enum SinkError {
         path: PathBuf,
         /// The storage's own words.
         error: io::Error,
+    },
+    /// The store that the output lies in did not answer, or refused.
+    #[error("{0}")]
+    Remote(RemoteError),
+    /// The store's answer to a commit is lost, and so far it does not say what came of it.
+    #[error("it is not known whether unit {unit} is committed: {error}; the same command again finds out")]
+    Unknown {
+        /// Name of the unit.
+        unit: String,
+        /// Why nothing can be read.
+        error: RemoteError,
     },
     /// A unit's columns could not be encoded.
     #[error("failed to encode {0}")]

@@ -6,6 +6,8 @@ mod bad_input;
 mod command_line;
 mod content_types;
 mod engine;
+#[cfg(feature = "remote")]
+mod fault_proxy;
 mod faults;
 #[cfg(feature = "filter")]
 mod filter;
@@ -14,6 +16,8 @@ mod golden;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod hard_files;
+#[cfg(feature = "remote")]
+mod http1;
 mod lines;
 mod loose_files;
 mod memory;
@@ -24,8 +28,12 @@ mod profile;
 mod quickstart;
 mod reference;
 mod resume;
+#[cfg(feature = "remote")]
+mod s3_server;
 mod signals;
 mod storage;
+#[cfg(feature = "remote")]
+mod store_sink;
 mod support;
 mod tables;
 mod torture;
