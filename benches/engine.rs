@@ -27,6 +27,7 @@ fn facts(dim: usize) -> ModelFacts {
         parameters: 0,
         sha256,
         threshold: None,
+        revisions: Default::default(),
         device: DeviceFacts::cpu(),
     }
 }

@@ -18,7 +18,7 @@ use blt_pipeline::{
         device::Kind,
     },
     pipeline::{self, Begun, DeviceFacts, Display, Ending, Plan, RunError, Share, Stop, Summary, Trace},
-    remote::RemoteError,
+    remote::{Pins, RemoteError},
     schema::{self, Table},
     sink::{self, Finish, Output, SinkError, Start, Status, Storage},
 };
@@ -49,6 +49,15 @@ impl Failure {
         Failure { code: EXIT_PLAN, message: error.to_string() }
     }
 
+    /// Of a model that could not be opened.
+    fn model(error: ModelError) -> Self {
+        let code = match error {
+            ModelError::Remote(RemoteError::Failed(_) | RemoteError::Local { .. }) => EXIT_RESUMABLE,
+            _ => EXIT_PLAN,
+        };
+        Failure { code, message: error.to_string() }
+    }
+
     /// Of a device that was chosen and does not do its part: gone, full, or with a driver that fails.
     fn device(error: ModelError) -> Self {
         let code = match error {
@@ -68,7 +77,8 @@ impl From<RunError> for Failure {
             RunError::Sink(
                 SinkError::Io { .. } | SinkError::Raced(_) | SinkError::Remote(_) | SinkError::Unknown { .. },
             )
-            | RunError::Model(_) => EXIT_RESUMABLE,
+            | RunError::Model(_)
+            | RunError::Unreachable(_) => EXIT_RESUMABLE,
             RunError::Quarantine { .. } => EXIT_DATA,
             RunError::Sink(SinkError::Encode(_)) | RunError::Panic { .. } => EXIT_INTERNAL,
         };
@@ -169,31 +179,34 @@ struct Opened {
     adapter: Adapter,
     device: DeviceFacts,
     begun: Begun,
+    /// Commits of the Hub that were resolved.
+    revisions: Pins,
 }
 
 fn open(args: &PipelineArgs, start: Start) -> Result<Opened, Failure> {
     let overrides = Overrides { set: args.set.clone(), limit: args.limit, output: args.output.clone() };
     let pipeline = Pipeline::load(&args.file, &overrides).map_err(Failure::plan)?;
     Plan::check_supported(&pipeline)?;
-    let files = model::open(&pipeline.model.weights).map_err(Failure::plan)?;
+    let begun = Plan::begun_with(&pipeline, start)?;
+    let mut revisions = begun.revisions.clone();
+    let files = model::open(&pipeline.model.weights, &mut revisions).map_err(Failure::model)?;
     // A driver that is out of order is no matter for a run on the processor.
     let adapters =
         if pipeline.model.device == Device::Cpu { vec![Adapter::cpu()] } else { model::adapters() };
     let (adapter, why) = model::choose(&pipeline.model, &adapters).map_err(Failure::plan)?;
     let has = adapter.abilities().map_err(Failure::device)?.precisions;
-    let begun = Plan::begun_with(&pipeline, start)?;
     let asked = pipeline.model.precision;
     let precision =
         model::precision(asked, begun.precision, &adapter.to_string(), &has).map_err(Failure::plan)?;
     let batch_tokens = model::batch_tokens(&adapter);
     let memory = DeviceFacts::memory_beside(adapter.kind);
     let device = DeviceFacts { name: format!("{adapter}, {why}"), precision, batch_tokens, memory };
-    Ok(Opened { pipeline, files, adapter, device, begun })
+    Ok(Opened { pipeline, files, adapter, device, begun, revisions })
 }
 
 /// Puts the model on its device, and finds out how many tokens it takes in one go where nothing says.
 fn load(opened: &mut Opened) -> Result<Box<dyn EntropyModel>, Failure> {
-    let Opened { pipeline, files, adapter, device, begun } = opened;
+    let Opened { pipeline, files, adapter, device, begun, revisions: _ } = opened;
     let mut model = model::load(adapter, device.precision, files).map_err(Failure::device)?;
     if adapter.kind == Kind::Cpu {
         return Ok(model);
@@ -221,8 +234,8 @@ fn load(opened: &mut Opened) -> Result<Box<dyn EntropyModel>, Failure> {
 }
 
 fn freeze(opened: Opened, start: Start) -> Result<Plan, Failure> {
-    let Opened { pipeline, files, device, .. } = opened;
-    let facts = pipeline::ModelFacts::of(&pipeline.model.weights, &files.info, device);
+    let Opened { pipeline, files, device, revisions, .. } = opened;
+    let facts = pipeline::ModelFacts::of(&pipeline.model.weights, &files.info, revisions, device);
     Ok(Plan::freeze(pipeline, facts, start)?)
 }
 
@@ -498,12 +511,8 @@ fn on_model(command: &ModelCommand) -> Result<u8, Failure> {
 }
 
 fn open_model(weights: &str) -> Result<ModelFiles, Failure> {
-    let weights = match weights.strip_prefix("hf://") {
-        Some(repo) => Weights::Hub { repo: repo.to_owned(), revision: None, path: None },
-        None if weights == "embedded" => Weights::Embedded,
-        None => Weights::Path(weights.into()),
-    };
-    model::open(&weights).map_err(Failure::plan)
+    let parsed = Weights::parse(weights).map_err(|problem| Failure::plan(format!("{weights} {problem}")))?;
+    model::open(&parsed, &mut Pins::new()).map_err(Failure::model)
 }
 
 fn show_devices(json: bool) -> Result<(), Failure> {

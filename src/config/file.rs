@@ -44,6 +44,15 @@ pub(super) struct SourceSection {
     /// What the files are: `auto` takes them for JSON Lines where their names say so, else for Parquet.
     #[serde(default)]
     pub format: FileFormat,
+    /// Configuration of a dataset that is named without a path, `hf://datasets/owner/name`. Default: `default`, or the only one.
+    #[schemars(length(min = 1))]
+    pub config: Option<String>,
+    /// Split of such a dataset. Default: `train`, or the only one.
+    #[schemars(length(min = 1))]
+    pub split: Option<String>,
+    /// Whether shards that lie elsewhere are downloaded whole, to a cache that stays, rather than read in ranges.
+    #[serde(default)]
+    pub cache: bool,
     /// Column with the document's id. Default: `id`, if the files have such a column; a column
     /// written here must exist.
     #[schemars(length(min = 1))]

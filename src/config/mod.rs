@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::data::{Boundary, PatchRule};
+use crate::remote::ModelAddress;
 
 pub use check::json_schema;
 pub use error::{ConfigError, Problem};
@@ -54,6 +55,12 @@ pub struct Source {
     pub uris: Vec<String>,
     /// What the files are.
     pub format: FileFormat,
+    /// Configuration of a dataset on the Hub.
+    pub config: Option<String>,
+    /// Split of a dataset on the Hub.
+    pub split: Option<String>,
+    /// Whether shards that lie elsewhere are downloaded whole.
+    pub cache: bool,
     /// Column with the document's id.
     pub id: IdColumn,
     /// Column with the content.
@@ -144,14 +151,7 @@ pub enum Weights {
     /// A model folder or a weights file.
     Path(PathBuf),
     /// `hf://owner/name[@revision][/path]`.
-    Hub {
-        /// `owner/name`.
-        repo: String,
-        /// Branch, tag or commit; `None` is the repository's default.
-        revision: Option<String>,
-        /// Folder or file inside the repository.
-        path: Option<String>,
-    },
+    Hub(ModelAddress),
 }
 
 /// The patch rule as far as the pipeline file knows it: a threshold that is not written there comes
@@ -215,6 +215,16 @@ pub struct Overrides {
     pub output: Option<String>,
 }
 
+impl Weights {
+    /// What `written` names: `embedded`, a path, or `hf://owner/name[@revision][/path]`.
+    ///
+    /// # Errors
+    /// What it must be instead.
+    pub fn parse(written: &str) -> Result<Weights, String> {
+        validate::weights_of(written)
+    }
+}
+
 impl Pipeline {
     /// Reads the pipeline file at `path` and applies `overrides`.
     ///
@@ -241,13 +251,26 @@ impl Pipeline {
     /// Everything in the pipeline file that decides what the output holds, flat, sorted by key, for
     /// the fingerprint. An optional key that is not written is null.
     ///
-    /// Left out: what names the data rather than its treatment (`source.uri`, `sink.uri`, the
-    /// weights), what only steers the run (device, adapter, workers, memory, `max_quarantined`, the grace), and what
+    /// Left out: what names the data rather than its treatment (`source.uri`, `config` and `split`, `sink.uri`, the
+    /// weights), what only steers the run (cache, device, adapter, workers, memory, `max_quarantined`, the grace), and what
     /// the model has yet to resolve (threshold, context, `batch_tokens`).
     pub fn meaning(&self) -> Map<String, Value> {
         // Every field is named, so that a new one cannot be forgotten here.
         let Self { name: _, source, pretokenize, model, patch, sink, limits } = self;
-        let Source { uris: _, format, id, content, modality, filter, limit, sample, carry } = source;
+        let Source {
+            uris: _,
+            format,
+            config: _,
+            split: _,
+            cache: _,
+            id,
+            content,
+            modality,
+            filter,
+            limit,
+            sample,
+            carry,
+        } = source;
         let Pretokenize { workers: _, text: PretokenizeText {} } = pretokenize;
         let Model { weights: _, device: _, adapter: _, precision, context: _, overlap, batch_tokens: _ } =
             model;

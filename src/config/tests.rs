@@ -152,6 +152,9 @@ fn what_is_not_written_has_its_default() {
             source: Source {
                 uris: vec!["in.parquet".to_owned()],
                 format: FileFormat::Auto,
+                config: None,
+                split: None,
+                cache: false,
                 id: IdColumn { name: "id".to_owned(), required: false },
                 content: "text".to_owned(),
                 modality: Modality::Text,
@@ -238,11 +241,11 @@ fn weights_of_the_hub_name_repository_revision_and_path() {
     ];
     for (written, revision, path) in cases {
         let pipeline = parse(&format!("model.weights = '{written}'")).unwrap();
-        let expected = Weights::Hub {
+        let expected = Weights::Hub(crate::remote::ModelAddress {
             repo: "facebook/blt-entropy".to_owned(),
             revision: revision.map(str::to_owned),
             path: path.map(str::to_owned),
-        };
+        });
         assert_eq!(pipeline.model.weights, expected, "{written}");
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crate::data::{Boundary, DOCUMENT_COLUMNS, PatchRule};
 
+use crate::remote::ModelAddress;
+
 use super::error::{ConfigError, Problem};
 use super::file::{
     AutoOr, ByteSize, Embeddings, LimitsSection, ModelSection, OneOrMany, PatchMode, PatchSection,
@@ -89,6 +91,9 @@ fn source(section: SourceSection, report: &mut Report<'_>) -> Source {
             OneOrMany::Many(uris) => uris,
         },
         format: section.format,
+        config: section.config,
+        split: section.split,
+        cache: section.cache,
         id: IdColumn { required: section.id.is_some(), name: section.id.unwrap_or_else(|| "id".to_owned()) },
         content: section.content,
         modality: section.modality,
@@ -134,11 +139,26 @@ fn model(section: ModelSection, report: &mut Report<'_>) -> Model {
 }
 
 fn weights(written: &str, report: &mut Report<'_>) -> Weights {
+    weights_of(written).unwrap_or_else(|problem| {
+        report.add(&["model", "weights"], format!("model.weights is `{written}`, but {problem},"));
+        Weights::Embedded
+    })
+}
+
+/// What `written` names: `embedded`, a path, or a model on the Hub.
+///
+/// # Errors
+/// What it must be instead.
+pub(super) fn weights_of(written: &str) -> Result<Weights, String> {
     if written == "embedded" {
-        return Weights::Embedded;
+        return Ok(Weights::Embedded);
     }
     let Some(address) = written.strip_prefix("hf://") else {
-        return Weights::Path(PathBuf::from(written));
+        return match written.split_once("://") {
+            Some(("file", path)) => Ok(Weights::Path(path.into())),
+            Some(_) => Err("must be a path, `embedded` or `hf://owner/name[@revision][/path]`".to_owned()),
+            None => Ok(Weights::Path(PathBuf::from(written))),
+        };
     };
     let mut parts = address.splitn(3, '/');
     let owner = parts.next().unwrap_or_default();
@@ -148,16 +168,14 @@ fn weights(written: &str, report: &mut Report<'_>) -> Weights {
         Some((name, revision)) => (name, Some(revision)),
         None => (name, None),
     };
-    if owner.is_empty() || name.is_empty() || revision == Some("") {
-        let message =
-            format!("model.weights is `{written}`, but must be `hf://owner/name[@revision][/path]`,");
-        report.add(&["model", "weights"], message);
+    if owner.is_empty() || name.is_empty() || revision == Some("") || owner == "datasets" {
+        return Err("must be `hf://owner/name[@revision][/path]`".to_owned());
     }
-    Weights::Hub {
+    Ok(Weights::Hub(ModelAddress {
         repo: format!("{owner}/{name}"),
-        revision: revision.map(str::to_owned),
+        revision: revision.map(|revision| revision.replace("%2F", "/")),
         path: path.map(str::to_owned),
-    }
+    }))
 }
 
 fn patch(section: &PatchSection, report: &mut Report<'_>) -> PatchSpec {

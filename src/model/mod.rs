@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use crate::{
     config,
     data::{PackedTokens, Scores, VOCABULARY, Wanted},
+    remote::{self, Pins, RemoteError},
 };
 
 pub use self::architecture::ModelConfig;
@@ -138,6 +139,9 @@ pub enum ModelError {
     /// A batch that breaks the contract of [`PackedTokens`] or of the model.
     #[error("failed to score a batch: {0}")]
     Batch(String),
+    /// A model on the Hub could not be had.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// What the pipeline file asks for is not in this build.
     #[error("{0}")]
     Unsupported(String),
@@ -152,30 +156,16 @@ pub enum ModelError {
     Device(String),
 }
 
-/// Opens the model that `weights` names.
+/// Opens the model that `weights` names. One on the Hub is downloaded to the cache unless it is there; what its revision stands
+/// for is taken from `pins`, and put there.
 ///
 /// # Errors
-/// As [`ModelFiles::open`], and for a Hub URI, which this build does not read.
-pub fn open(weights: &config::Weights) -> Result<ModelFiles, ModelError> {
+/// As [`ModelFiles::open`]; [`ModelError::Remote`] for one on the Hub.
+pub fn open(weights: &config::Weights, pins: &mut Pins) -> Result<ModelFiles, ModelError> {
     match weights {
         config::Weights::Embedded => ModelFiles::embedded(),
         config::Weights::Path(path) => ModelFiles::open(path),
-        config::Weights::Hub { repo, .. } => Err(hub_unsupported(repo)),
-    }
-}
-
-fn hub_unsupported(repo: &str) -> ModelError {
-    ModelError::Unsupported(format!(
-        "model.weights: this build does not fetch from the Hub; download config.json and model.safetensors of \
-         {repo} into a folder and name that folder"
-    ))
-}
-
-/// What `settings` ask for that no build has.
-pub fn unsupported(settings: &config::Model) -> Option<ModelError> {
-    match &settings.weights {
-        config::Weights::Hub { repo, .. } => Some(hub_unsupported(repo)),
-        config::Weights::Embedded | config::Weights::Path(_) => None,
+        config::Weights::Hub(address) => ModelFiles::open(&remote::model_folder(address, pins)?),
     }
 }
 

@@ -48,6 +48,7 @@ use crate::{
     model::{EntropyModel, ModelError},
     pretokenize::pretokenizer,
     sink::{Claims, Committed, Counts, Encoder, FailureRecord, Finish, Ledger, Output, SinkError, Start},
+    source::SourceError,
 };
 
 /// Why a run could not start or go on.
@@ -59,6 +60,9 @@ pub enum RunError {
     /// The output.
     #[error(transparent)]
     Sink(#[from] SinkError),
+    /// The network, or the service where the source lies, failed. What was committed stays, and the same command goes on.
+    #[error("{0}; what is committed stays, and the same command goes on from there")]
+    Unreachable(String),
     /// More rows in quarantine than `limits.max_quarantined` allows.
     #[error(
         "{quarantined} of {rows} rows are in quarantine, more than limits.max_quarantined allows; see the \
@@ -81,6 +85,17 @@ pub enum RunError {
         /// What the panic said.
         message: String,
     },
+}
+
+impl From<SourceError> for RunError {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Unreachable(problem) => RunError::Unreachable(problem),
+            SourceError::Plan(_) | SourceError::Data(_) | SourceError::Memory(_) => {
+                RunError::Plan(error.to_string())
+            }
+        }
+    }
 }
 
 /// Runs every unit of `plan`, or of its share, that is not committed yet; as a repair, those with rows in

@@ -4,7 +4,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
 };
 
 use arrow::datatypes::{Field, Fields};
@@ -16,9 +20,10 @@ use crate::{
     data::{Boundary, PatchRule, Unit, UnitId},
     figures::{megabytes, thousands},
     model::{self, ModelInfo, device::Kind},
+    remote::{Pins, scheme},
     schema::{SCHEMA_VERSION, TableOptions},
     sink::{self, Opening, PlanRecord, ShardEntry, SinkError, Space, Start, Storage},
-    source::{self, Identity, RowReader, Shard, ShardFile, SourceError, cut, list_shards, open_shard},
+    source::{Identity, RowReader, Shard, ShardFile, SourceError, cut, list_shards, open_shard},
 };
 
 /// A footer that claims more units than this is taken for corrupt before anything is allocated for them.
@@ -39,6 +44,8 @@ pub struct ModelFacts {
     pub sha256: String,
     /// The model's own patch threshold, nats.
     pub threshold: Option<f32>,
+    /// Commits of the Hub that were resolved so far, as [`PlanRecord::revisions`] has them.
+    pub revisions: Pins,
     /// Where it runs.
     pub device: DeviceFacts,
 }
@@ -80,11 +87,11 @@ impl DeviceFacts {
 
 impl ModelFacts {
     /// The facts of the model that `weights` names.
-    pub fn of(weights: &Weights, info: &ModelInfo, device: DeviceFacts) -> Self {
+    pub fn of(weights: &Weights, info: &ModelInfo, revisions: Pins, device: DeviceFacts) -> Self {
         let name = match weights {
             Weights::Embedded => "embedded".to_owned(),
             Weights::Path(path) => path.display().to_string(),
-            Weights::Hub { repo, .. } => format!("hf://{repo}"),
+            Weights::Hub(address) => format!("hf://{}", address.repo),
         };
         ModelFacts {
             name,
@@ -93,18 +100,21 @@ impl ModelFacts {
             parameters: info.n_parameters,
             sha256: info.sha256.clone(),
             threshold: info.threshold,
+            revisions,
             device,
         }
     }
 }
 
 /// What an output was begun with, if it was.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Begun {
     /// Number format of weights and activations.
     pub precision: Option<Precision>,
     /// Tokens of a full batch.
     pub batch_tokens: Option<usize>,
+    /// Commits of the Hub that it keeps to.
+    pub revisions: Pins,
 }
 
 /// A shard of the plan.
@@ -185,25 +195,15 @@ impl Plan {
         };
         let memory = pipeline.limits.memory.unwrap_or(model.device.memory);
         let (context, overlap, batch_tokens) = lengths(&pipeline, &model, planned.as_ref())?;
-        let files = list_shards(&pipeline.source.uris, pipeline.source.format, output.root())
-            .map_err(|error| RunError::Plan(error.to_string()))?;
-        let mut shards = Vec::with_capacity(files.len());
-        let mut absent = Vec::new();
-        for place in in_order(files, planned) {
-            shards.push(match place {
-                Place::Absent(entry) => {
-                    absent.push(entry.source_file.clone());
-                    PlannedShard::Absent(entry)
-                }
-                Place::File(file) => match open_shard(&file, &pipeline.source, memory) {
-                    Ok(Ok(shard)) => checked(shard, pipeline.sink.unit_bytes.get()),
-                    Ok(Err((identity, error))) => {
-                        PlannedShard::Broken { file, identity, reason: error.to_string() }
-                    }
-                    Err(error) => return Err(RunError::Plan(error.to_string())),
-                },
-            });
-        }
+        let mut revisions = model.revisions.clone();
+        revisions.extend(pins(planned.as_ref(), start));
+        let files = list_shards(&pipeline.source, &pipeline.sink.uri, &mut revisions)?;
+        let shards = planned_shards(&in_order(files, planned), &pipeline, memory)?;
+        let absent = shards.iter().filter_map(|shard| match shard {
+            PlannedShard::Absent(entry) => Some(entry.source_file.clone()),
+            PlannedShard::Ready(_) | PlannedShard::Broken { .. } => None,
+        });
+        let absent = absent.collect();
         let units = units(&shards, pipeline.sink.unit_bytes.get(), pipeline.source.limit.map(|n| n.get()));
         let recipe = Recipe {
             rule: pipeline.patch.resolve(model.threshold),
@@ -217,8 +217,9 @@ impl Plan {
             },
         };
         let broken = broken_before_limit(&shards, &units, pipeline.source.limit.map(|n| n.get()));
-        let record =
+        let mut record =
             record(&pipeline, &model, &recipe.rule, (context, batch_tokens), &shards, &units, broken);
+        record.revisions = revisions;
         let fingerprint = record.fingerprint()?;
         Ok(Plan {
             output,
@@ -252,6 +253,7 @@ impl Plan {
         Ok(Begun {
             precision: key("model.precision").and_then(|name| serde_json::from_value(name.clone()).ok()),
             batch_tokens: key("model.batch_tokens").and_then(|n| n.as_u64()).map(|n| n as usize),
+            revisions: pins(planned.as_ref(), start),
         })
     }
 
@@ -260,9 +262,10 @@ impl Plan {
     /// # Errors
     /// [`RunError::Plan`] with everything that is missing, a line each.
     pub fn check_supported(pipeline: &Pipeline) -> Result<(), RunError> {
-        let mut problems: Vec<String> =
-            pipeline.source.uris.iter().filter_map(|uri| source::unsupported(uri)).collect();
-        problems.extend(model::unsupported(&pipeline.model).iter().map(ToString::to_string));
+        let mut problems: Vec<String> = Vec::new();
+        for uri in &pipeline.source.uris {
+            problems.extend(scheme(uri).err().map(|problem| format!("source.uri = {uri:?}: {problem}")));
+        }
         problems
             .extend(Storage::unsupported(&pipeline.sink.uri).map(|problem| format!("sink.uri = {problem}")));
         if problems.is_empty() { Ok(()) } else { Err(RunError::Plan(problems.join("\n"))) }
@@ -479,6 +482,59 @@ fn in_order(files: Vec<ShardFile>, planned: Option<PlanRecord>) -> Vec<Place> {
     places
 }
 
+/// How many shards are opened at a time: each waits for a disk or a network.
+const OPENED_AT_A_TIME: usize = 8;
+
+/// The shards at `places`, in their order; the first failure among them.
+fn planned_shards(
+    places: &[Place],
+    pipeline: &Pipeline,
+    memory: u64,
+) -> Result<Vec<PlannedShard>, SourceError> {
+    let next = AtomicUsize::new(0);
+    let opened: Mutex<BTreeMap<usize, Result<PlannedShard, SourceError>>> = Mutex::default();
+    let work = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(place) = places.get(index) else { return };
+            let shard = planned_shard(place, pipeline, memory);
+            if shard.is_err() {
+                // Those before it are under way; none behind it matters any more.
+                next.store(places.len(), Ordering::Relaxed);
+            }
+            opened.lock().unwrap_or_else(PoisonError::into_inner).insert(index, shard);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..OPENED_AT_A_TIME.min(places.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    opened.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
+}
+
+fn planned_shard(place: &Place, pipeline: &Pipeline, memory: u64) -> Result<PlannedShard, SourceError> {
+    let file = match place {
+        Place::Absent(entry) => return Ok(PlannedShard::Absent(entry.clone())),
+        Place::File(file) => file,
+    };
+    Ok(match open_shard(file, &pipeline.source, memory)? {
+        Ok(shard) => checked(shard, pipeline.sink.unit_bytes.get()),
+        Err((identity, error)) => {
+            PlannedShard::Broken { file: file.clone(), identity, reason: error.to_string() }
+        }
+    })
+}
+
+/// Commits of the Hub that an output keeps to. Who extends it takes what there is now.
+fn pins(planned: Option<&PlanRecord>, start: Start) -> Pins {
+    match (planned, start) {
+        (Some(planned), Start::Resume | Start::Repair) => planned.revisions.clone(),
+        (_, Start::Extend | Start::Fresh) | (None, _) => Pins::new(),
+    }
+}
+
 fn threshold(rule: &PatchRule) -> Option<f32> {
     match rule.boundary {
         Boundary::Above { threshold }
@@ -639,5 +695,6 @@ fn record(
         }
     };
     let shards = shards.iter().enumerate().map(entry).collect();
-    PlanRecord { schema_version: SCHEMA_VERSION.into(), meaning, shards, earlier: Vec::new() }
+    let (earlier, revisions) = (Vec::new(), Pins::new());
+    PlanRecord { schema_version: SCHEMA_VERSION.into(), meaning, shards, earlier, revisions }
 }

@@ -226,6 +226,13 @@ pub fn source(
                         Err(SourceError::Memory("the run was stopped".into()))
                     }
                 })
+                .map_err(|error| {
+                    if let SourceError::Unreachable(problem) = &error {
+                        // No other unit would fare better.
+                        control.fail(RunError::Unreachable(problem.clone()));
+                    }
+                    error.to_string()
+                })
             });
             if control.stopping() {
                 return Ok(());
@@ -265,26 +272,23 @@ fn read_unit<'a>(
     unit: &Arc<Unit>,
     rest: impl Iterator<Item = &'a Arc<Unit>>,
     grant: &mut dyn FnMut(Held) -> Result<(), SourceError>,
-) -> Result<RawBatch, String> {
+) -> Result<RawBatch, SourceError> {
     let mut open = match reader.take() {
         Some(open) => open,
-        None => {
-            plan.open(unit, &rest.map(|u| u.rows.clone()).collect::<Vec<_>>()).map_err(|e| e.to_string())?
-        }
+        None => plan.open(unit, &rest.map(|u| u.rows.clone()).collect::<Vec<_>>())?,
     };
     match open.read(unit.clone(), grant) {
         Ok(batch) => {
             *reader = Some(open);
             Ok(batch)
         }
-        Err(SourceError::Memory(refusal)) => Err(refusal),
+        Err(error @ (SourceError::Memory(_) | SourceError::Unreachable(_))) => Err(error),
         // It decodes ahead, so that the fault may be the next unit's: read this one alone.
         Err(ahead) => {
             drop(open);
             let alone = plan.open(unit, std::slice::from_ref(&unit.rows));
-            alone.and_then(|mut alone| alone.read(unit.clone(), grant)).map_err(|error| {
+            alone.and_then(|mut alone| alone.read(unit.clone(), grant)).inspect_err(|_| {
                 tracing::debug!(unit = %unit.id, "reading on failed with: {ahead}");
-                error.to_string()
             })
         }
     }

@@ -257,10 +257,11 @@ impl Output {
             storage.sync_folder(storage.root())?;
         }
         forget_the_dead(storage, &attempt)?;
-        let failures = match storage.is_local() {
-            true => BTreeSet::new(),
-            false => storage.list(&storage.join("_blt/failed"))?.into_iter().collect(),
-        };
+        let mut failures = BTreeSet::new();
+        if !storage.is_local() {
+            spool::sweep();
+            failures.extend(storage.list(&storage.join("_blt/failed"))?);
+        }
         let fingerprint = plan.fingerprint()?;
         Ok(Output { storage: storage.clone(), fingerprint, repairs, attempt, failures, lock })
     }

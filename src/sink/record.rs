@@ -23,6 +23,10 @@ pub struct PlanRecord {
     /// to take longer documents than they took.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<String>,
+    /// Commits of the Hub that sources and model were taken from, by `datasets/owner/name@revision`: a run that goes on keeps
+    /// to them, whatever the revision stands for by then.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub revisions: BTreeMap<String, String>,
 }
 
 impl PlanRecord {

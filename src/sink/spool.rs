@@ -12,7 +12,7 @@ use super::{Attempt, SinkError, files};
 const PREFIX: &str = "blt-pipeline-";
 
 /// A folder for one process below the system's for temporary files. It is removed with this value; what a killed
-/// process left there is removed by the next that makes one.
+/// process left there is removed by [`sweep`].
 #[derive(Debug)]
 pub(super) struct Spool {
     folder: PathBuf,
@@ -23,7 +23,6 @@ pub(super) struct Spool {
 impl Spool {
     /// The folder of the process that is `attempt`.
     pub fn create(attempt: &Attempt) -> Result<Spool, SinkError> {
-        sweep();
         let folder = root().join(format!("{PREFIX}{}", attempt.id()));
         loop {
             DirBuilder::new().mode(0o700).create(&folder).map_err(failed(&folder))?;
@@ -84,7 +83,7 @@ pub(super) fn failed(path: &Path) -> impl Fn(io::Error) -> SinkError {
 }
 
 /// Removes the folders of processes that are dead. What cannot be removed is another user's.
-fn sweep() {
+pub(super) fn sweep() {
     let Ok(entries) = fs::read_dir(root()) else { return };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -113,6 +112,7 @@ mod tests {
         fs::create_dir(&left).unwrap();
         fs::write(left.join("b"), "b").unwrap();
         let other = Spool::create(&Attempt::new()).unwrap();
+        sweep();
         assert!(own.folder().join("a").exists(), "its process lives");
         assert!(!left.exists(), "nobody holds it");
         let folder = other.folder().to_owned();

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Grant, Held, Member, RowGroup, ShardFile, SourceError,
+    access::changed_or_unreachable,
     filter::{self, Filter, Verdict},
     rows::{FoundRow, settle, too_long},
     shard::{Format, Identity, Shard},
@@ -163,6 +164,9 @@ impl FileReader {
 fn content(member: &Member) -> Result<Vec<u8>, SourceError> {
     let failed =
         |problem: String| SourceError::Data(format!("failed to read {}: {problem}", member.path.display()));
+    if let Some(remote) = &member.remote {
+        return remote.read().map_err(changed_or_unreachable);
+    }
     let mut bytes = Vec::with_capacity(member.bytes as usize);
     let file = File::open(&member.path).map_err(|error| failed(error.to_string()))?;
     file.take(member.bytes + 1).read_to_end(&mut bytes).map_err(|error| failed(error.to_string()))?;

@@ -30,8 +30,9 @@ use arrow::{
 
 use super::{
     RowGroup, ShardFile, SourceError,
+    access::ShardBytes,
     filter::{self, Filter, GroupStatistics},
-    shard::{Format, Identity, Shard, identify, open},
+    shard::{Format, Identity, Shard, identify},
     thrift,
 };
 use crate::config::Source;
@@ -46,9 +47,9 @@ pub(super) fn survey(
     source: &Source,
     max_bytes: u64,
 ) -> Result<Result<Shard, (Identity, SourceError)>, SourceError> {
-    let mut handle = open(&file.path)?;
-    let identity = identify(&mut handle, &file.path)?;
-    let footer = match Footer::read(&mut handle, &file.path, max_bytes) {
+    let handle = &mut ShardBytes::with_footer(file)?.file;
+    let identity = identify(handle, &file.path)?;
+    let footer = match Footer::read(handle, &file.path, max_bytes) {
         Ok(footer) => footer,
         Err(error) => return Ok(Err((identity, error))),
     };

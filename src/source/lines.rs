@@ -15,9 +15,10 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Grant, Held, RowGroup, ShardFile, SourceError,
+    access::{ShardBytes, changed_or_unreachable},
     filter::Verdict,
     rows::{FoundRow, settle, too_long},
-    shard::{Format, Identity, Shard, identify_by_end, open},
+    shard::{Format, Identity, Shard, identify_by_end},
 };
 use crate::{
     config::Source,
@@ -205,7 +206,7 @@ pub(super) fn survey(
             )));
         }
     }
-    let mut handle = open(path)?;
+    let mut handle = ShardBytes::whole(file)?.file;
     let end = identify_by_end(&mut handle, path)?;
     let mut survey = Survey::default();
     let sha256 = match survey.read(handle, packing, source) {
@@ -327,8 +328,7 @@ impl LineReader {
         let path = &shard.file.path;
         let failed =
             |error: io::Error| SourceError::Data(format!("failed to read {}: {error}", path.display()));
-        let changed = |error: SourceError| SourceError::Data(error.to_string());
-        let mut file = open(path).map_err(changed)?;
+        let mut file = ShardBytes::whole(&shard.file).map_err(changed_or_unreachable)?.file;
         // What is packed is read from its start.
         let (mut next_row, mut offset) = (0, 0);
         if index.packing == Packing::Plain {
@@ -342,7 +342,7 @@ impl LineReader {
                 row += group.rows;
             }
         }
-        let is_same = identify_by_end(&mut file, path).map_err(changed)? == index.end;
+        let is_same = identify_by_end(&mut file, path).map_err(changed_or_unreachable)? == index.end;
         if !is_same || !begins_a_line(&mut file, offset).map_err(failed)? {
             return Err(SourceError::Data(format!(
                 "{} is not the file that was planned: it changed since",

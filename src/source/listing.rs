@@ -1,5 +1,5 @@
-//! Turns `source.uri` into a sorted list of local files, or of folders of loose files, and the names they have in the
-//! output. Does not open them.
+//! Turns `source.uri` into a sorted list of files, here or elsewhere, or of folders of loose files, and the names they have in
+//! the output. Does not open them.
 
 use std::{
     collections::BTreeMap,
@@ -8,17 +8,22 @@ use std::{
     sync::Arc,
 };
 
-use globset::GlobBuilder;
+use globset::{GlobBuilder, GlobMatcher};
 use walkdir::WalkDir;
 
 use super::SourceError;
-use crate::config::FileFormat;
+use crate::{
+    config::{FileFormat, Source},
+    remote::{self, Pins, RemoteFile, Scheme, scheme},
+};
 
 /// A file that the source names, or a folder of loose files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardFile {
-    /// Where it lies.
+    /// Where it lies; of one that lies elsewhere its address.
     pub path: PathBuf,
+    /// The file, if it lies elsewhere.
+    pub remote: Option<RemoteFile>,
     /// Its path below the longest wildcard-free folder of the URI, '/'-separated; a folder's ends in '/'.
     pub source_file: String,
     /// The files of a folder, in the order of their names.
@@ -28,45 +33,55 @@ pub struct ShardFile {
 /// A loose file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Where it lies.
+    /// Where it lies; of one that lies elsewhere its address.
     pub path: PathBuf,
+    /// The file, if it lies elsewhere.
+    pub remote: Option<RemoteFile>,
     /// Its path below the longest wildcard-free folder of the URI, '/'-separated.
     pub name: String,
     /// Its size.
     pub bytes: u64,
 }
 
-/// Files of `uris`, sorted by `source_file`: a path names one file, a folder all `*.parquet` files below it or, if there are
-/// none, all of JSON Lines, a glob (`*`, `**`, `?`, `[…]`, `{a,b}`; `*` stays within a folder) what it matches. Hidden files
-/// and folders, and what is below `output`, are left out. Of loose files ([`FileFormat::Files`]) a folder has all that are
-/// below it, links are not followed, and those of one folder are listed together.
+/// Files of `source`, sorted by `source_file`: a path names one file, a folder all `*.parquet` files below it or, if there are
+/// none, all of JSON Lines, a glob (`*`, `**`, `?`, `[…]`, `{a,b}`; `*` stays within a folder) what it matches; the same for
+/// addresses of object stores and of the Hub. Hidden files and folders, and what is below `output`, are left out. Of loose files
+/// ([`FileFormat::Files`]) a folder has all that are below it, links are not followed, and those of one folder are listed
+/// together. What branches of the Hub stand for is taken from `pins`, and put there.
 ///
 /// # Errors
 /// [`SourceError::Plan`] when a URI matches nothing, has a scheme this build does not read, when two
-/// different files would have the same name, or one file two names.
-pub fn list_shards(
-    uris: &[String],
-    format: FileFormat,
-    output: &Path,
-) -> Result<Vec<ShardFile>, SourceError> {
-    let output = output.canonicalize().ok();
-    let mut by_name: BTreeMap<String, (PathBuf, PathBuf)> = BTreeMap::new();
+/// different files would have the same name, or one file two names; [`SourceError::Unreachable`].
+pub fn list_shards(source: &Source, output: &str, pins: &mut Pins) -> Result<Vec<ShardFile>, SourceError> {
+    let folder = Path::new(output).canonicalize().ok();
+    let mut by_name: BTreeMap<String, (ShardFile, PathBuf)> = BTreeMap::new();
     let mut by_path: BTreeMap<PathBuf, String> = BTreeMap::new();
-    for uri in uris {
-        for ShardFile { path, source_file, .. } in list(uri, format)? {
+    for uri in &source.uris {
+        for file in list(uri, source, pins)? {
+            let ShardFile { path, source_file, .. } = &file;
             let failed = |error| SourceError::Plan(format!("failed to open {}: {error}", path.display()));
-            let real = path.canonicalize().map_err(failed)?;
-            if output.as_ref().is_some_and(|output| real.starts_with(output)) {
+            let real = match &file.remote {
+                None => path.canonicalize().map_err(failed)?,
+                Some(_) => path.clone(),
+            };
+            let is_output = match &file.remote {
+                None => folder.as_ref().is_some_and(|folder| real.starts_with(folder)),
+                Some(remote) => {
+                    let below = remote.uri().strip_prefix(output.trim_end_matches('/'));
+                    below.is_some_and(|below| below.starts_with('/'))
+                }
+            };
+            if is_output {
                 continue;
             }
             let refused = |problem: String| Err(SourceError::Plan(format!("source.uri: {problem}")));
-            match by_name.get(&source_file) {
+            match by_name.get(source_file) {
                 Some((_, known)) if *known == real => continue,
                 Some((other, _)) => {
                     return refused(format!(
                         "{} and {} would both be called {source_file} in the output; name a folder above both, \
                          with a glob",
-                        other.display(),
+                        other.path.display(),
                         path.display(),
                     ));
                 }
@@ -78,76 +93,143 @@ pub fn list_shards(
                     path.display()
                 ));
             }
-            by_name.insert(source_file, (path, real));
+            by_name.insert(source_file.clone(), (file, real));
         }
     }
-    let files = by_name.into_iter().map(|(name, (path, _))| (path, name));
-    if format == FileFormat::Files {
-        return folders(files);
-    }
-    Ok(files.map(|(path, source_file)| ShardFile { path, source_file, members: None }).collect())
+    let files = by_name.into_values().map(|(file, _)| file);
+    if source.format == FileFormat::Files { folders(files) } else { Ok(files.collect()) }
 }
 
 /// Loose files by folder.
-fn folders(files: impl Iterator<Item = (PathBuf, String)>) -> Result<Vec<ShardFile>, SourceError> {
+fn folders(files: impl Iterator<Item = ShardFile>) -> Result<Vec<ShardFile>, SourceError> {
     let mut by_folder: BTreeMap<String, Vec<Member>> = BTreeMap::new();
-    for (path, name) in files {
+    for ShardFile { path, remote, source_file: name, .. } in files {
         let failed = |error| SourceError::Plan(format!("failed to open {}: {error}", path.display()));
-        let bytes = path.metadata().map_err(failed)?.len();
+        let bytes = match &remote {
+            None => path.metadata().map_err(failed)?.len(),
+            Some(remote) => remote.bytes(),
+        };
         let folder = name.rfind('/').map_or("./", |slash| &name[..=slash]);
-        by_folder.entry(folder.to_owned()).or_default().push(Member { path, name, bytes });
+        by_folder.entry(folder.to_owned()).or_default().push(Member { path, remote, name, bytes });
     }
     let shard = |(source_file, members): (String, Vec<Member>)| ShardFile {
         path: members.first().and_then(|member| member.path.parent()).unwrap_or(Path::new("")).into(),
+        remote: None,
         source_file,
         members: Some(members.into()),
     };
     Ok(by_folder.into_iter().map(shard).collect())
 }
 
-/// Why this build cannot read `uri`, if it cannot.
-pub fn unsupported(uri: &str) -> Option<String> {
-    match uri.split_once("://") {
-        None | Some(("file", _)) => None,
-        Some((scheme, _)) => Some(format!(
-            "source.uri = {uri:?}: this build reads local files only, not {scheme}://; copy the shards to a local \
-             folder and name that"
-        )),
+fn list(uri: &str, source: &Source, pins: &mut Pins) -> Result<Vec<ShardFile>, SourceError> {
+    let plan_error = |problem: String| SourceError::Plan(format!("source.uri = {uri:?}: {problem}"));
+    match scheme(uri).map_err(plan_error)? {
+        (Scheme::Local, path) => list_local(path, source.format).map_err(plan_error),
+        (Scheme::Hub | Scheme::ObjectStore | Scheme::Web, rest) => list_remote(uri, rest, source, pins),
     }
 }
 
-fn list(uri: &str, format: FileFormat) -> Result<Vec<ShardFile>, SourceError> {
-    let plan_error = |problem: String| SourceError::Plan(format!("source.uri = {uri:?}: {problem}"));
-    let pattern = match uri.split_once("://") {
-        None => uri,
-        Some(("file", path)) => path,
-        Some(_) => return Err(SourceError::Plan(unsupported(uri).unwrap_or_default())),
-    };
+fn list_local(pattern: &str, format: FileFormat) -> Result<Vec<ShardFile>, String> {
     let path = Path::new(pattern);
     if path.is_dir() {
-        let found = match format {
+        return match format {
             FileFormat::Auto => {
                 matches(path, PARQUET, format).or_else(|none| matches(path, LINES, format).map_err(|_| none))
             }
             FileFormat::Parquet => matches(path, PARQUET, format),
             FileFormat::Jsonl => matches(path, LINES, format),
-            FileFormat::Files => matches(path, "**/*", format),
+            FileFormat::Files => matches(path, ALL, format),
         };
-        return found.map_err(plan_error);
     }
     // A file whose name holds a bracket is that file, not a pattern.
     if path.is_file() || !pattern.contains(WILDCARDS) {
-        return single(path).map_err(plan_error);
+        return single(path);
     }
     let (base, glob) = split_at_wildcard(pattern);
     if !base.is_dir() {
-        return Err(plan_error(format!("there is no folder {}", base.display())));
+        return Err(format!("there is no folder {}", base.display()));
     }
-    matches(&base, glob, format).map_err(plan_error)
+    matches(&base, glob, format)
+}
+
+/// What `uri`, of which `rest` follows the scheme, names elsewhere.
+fn list_remote(
+    uri: &str,
+    rest: &str,
+    source: &Source,
+    pins: &mut Pins,
+) -> Result<Vec<ShardFile>, SourceError> {
+    let refused = |problem: String| SourceError::Plan(format!("source.uri = {uri:?}: {problem}"));
+    let (base, glob) = match rest.find(WILDCARDS) {
+        None => (uri, None),
+        Some(wildcard) => {
+            let slash = rest[..wildcard]
+                .rfind('/')
+                .ok_or_else(|| refused("the first part of an address cannot have a wildcard".to_owned()))?;
+            let slash = uri.len() - rest.len() + slash;
+            (&uri[..slash], Some(&uri[slash + 1..]))
+        }
+    };
+    let (is_hub, is_web) = (uri.starts_with("hf://"), uri.starts_with("http"));
+    if is_web && glob.is_some() {
+        return Err(refused("a web server lists no files; name each of them".to_owned()));
+    }
+    let converted = match glob {
+        None if is_hub => remote::dataset(uri, source.config.as_deref(), source.split.as_deref(), pins)?,
+        _ => None,
+    };
+    if converted.is_none() && (source.config.is_some() || source.split.is_some()) {
+        return Err(refused(
+            "source.config and source.split are for a dataset that is named without a path, hf://datasets/OWNER/NAME"
+                .to_owned(),
+        ));
+    }
+    let listing = match converted {
+        Some(listing) => listing,
+        None => remote::list(
+            if glob.is_some() && !is_hub { format!("{base}/") } else { base.to_owned() }.as_str(),
+            pins,
+        )?,
+    };
+    let shard = |found: remote::Found| ShardFile {
+        path: found.file.uri().into(),
+        remote: Some(found.file),
+        source_file: found.name,
+        members: None,
+    };
+    if listing.is_file {
+        return Ok(listing.files.into_iter().map(shard).collect());
+    }
+    let patterns: &[&str] = match (glob, source.format) {
+        (Some(glob), _) => &[glob],
+        (None, FileFormat::Auto) => &[PARQUET, LINES],
+        (None, FileFormat::Parquet) => &[PARQUET],
+        (None, FileFormat::Jsonl) => &[LINES],
+        (None, FileFormat::Files) => &[ALL],
+    };
+    let is_hidden = |name: &str| name.split('/').any(|part| part.starts_with('.'));
+    for pattern in patterns {
+        let glob = matcher(pattern).map_err(refused)?;
+        let wanted = |found: &&remote::Found| !is_hidden(&found.name) && glob.is_match(&found.name);
+        let found: Vec<ShardFile> = listing.files.iter().filter(wanted).cloned().map(shard).collect();
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    let mut names: Vec<&str> = listing.files.iter().map(|found| found.name.as_str()).collect();
+    names.sort_unstable();
+    names.truncate(8);
+    Err(refused(format!(
+        "no file below {base} matches {}; there are {}, …",
+        patterns.join(" or "),
+        names.join(", ")
+    )))
 }
 
 const PARQUET: &str = "**/*.parquet";
 const LINES: &str = "**/*.{jsonl,ndjson,jsonl.gz,ndjson.gz,jsonl.zst,ndjson.zst}";
+
+const ALL: &str = "**/*";
 
 const WILDCARDS: [char; 4] = ['*', '?', '[', '{'];
 
@@ -155,9 +237,12 @@ fn single(path: &Path) -> Result<Vec<ShardFile>, String> {
     let metadata = path.metadata().map_err(|error| format!("failed to open {}: {error}", path.display()))?;
     let name = path.file_name().and_then(|n| n.to_str());
     match name {
-        Some(name) if metadata.is_file() => {
-            Ok(vec![ShardFile { path: path.into(), source_file: name.to_owned(), members: None }])
-        }
+        Some(name) if metadata.is_file() => Ok(vec![ShardFile {
+            path: path.into(),
+            remote: None,
+            source_file: name.to_owned(),
+            members: None,
+        }]),
         _ => Err(format!("{} is not a file with a UTF-8 name", path.display())),
     }
 }
@@ -172,12 +257,13 @@ fn split_at_wildcard(pattern: &str) -> (PathBuf, &str) {
     }
 }
 
+fn matcher(pattern: &str) -> Result<GlobMatcher, String> {
+    let glob = GlobBuilder::new(pattern).literal_separator(true).build();
+    glob.map(|glob| glob.compile_matcher()).map_err(|error| format!("not a valid glob: {error}"))
+}
+
 fn matches(base: &Path, pattern: &str, format: FileFormat) -> Result<Vec<ShardFile>, String> {
-    let glob = GlobBuilder::new(pattern)
-        .literal_separator(true)
-        .build()
-        .map_err(|error| format!("not a valid glob: {error}"))?
-        .compile_matcher();
+    let glob = matcher(pattern)?;
     // What lies deeper than the pattern reaches is not looked at: it may be vast, or not ours to read.
     let depth = if pattern.contains("**") { usize::MAX } else { pattern.split('/').count() };
     let mut files = Vec::new();
@@ -209,7 +295,8 @@ fn matches(base: &Path, pattern: &str, format: FileFormat) -> Result<Vec<ShardFi
             .map(|c| c.as_os_str().to_str())
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| format!("the name of {} is not UTF-8", entry.path().display()))?;
-        files.push(ShardFile { path: entry.path().into(), source_file: name.join("/"), members: None });
+        let source_file = name.join("/");
+        files.push(ShardFile { path: entry.path().into(), remote: None, source_file, members: None });
     }
     if files.is_empty() {
         return Err(format!("no file below {} matches {pattern}", base.display()));

@@ -1,5 +1,6 @@
 //! From a source URI to shards, units and rows. Knows nothing of what the rows mean to a model.
 
+mod access;
 mod cells;
 mod delta;
 mod files;
@@ -21,7 +22,7 @@ mod thrift;
 mod units;
 
 pub use self::{
-    listing::{Member, ShardFile, list_shards, unsupported},
+    listing::{Member, ShardFile, list_shards},
     reader::{Grant, Held, RowReader},
     shard::{Identity, Shard, open_shard},
     units::{Cut, RowGroup, cut},
@@ -36,6 +37,9 @@ pub enum SourceError {
     /// A shard's bytes are not what they should be.
     #[error("{0}")]
     Data(String),
+    /// The network, or the service where a shard lies, failed; later it may be had.
+    #[error("{0}")]
+    Unreachable(String),
     /// More memory is needed than may be had.
     #[error("{0}")]
     Memory(String),

@@ -27,6 +27,7 @@ use arrow::{
 
 use super::{
     Grant, Held, RowGroup, SourceError,
+    access::{ShardBytes, changed_or_unreachable},
     cells::{ContentColumn, IdColumn},
     filter::{Filter, Verdict},
     footer::{Columns, Footer, guarded},
@@ -50,6 +51,10 @@ const MAX_BATCH_ROWS: u64 = 1024;
 /// Row groups are decoded one by one: what is wrong with one of them must not reach the units of others.
 pub struct ParquetReader {
     file: Arc<File>,
+    /// What brings the pages of one that lies elsewhere.
+    bytes: ShardBytes,
+    /// Where those of the open row group are.
+    brought: Vec<Range<u64>>,
     metadata: ArrowReaderMetadata,
     content_leaf: usize,
     projection: ProjectionMask,
@@ -80,10 +85,9 @@ impl ParquetReader {
         units: &[Range<u64>],
     ) -> Result<ParquetReader, SourceError> {
         let path = &shard.file.path;
-        let changed = |error: SourceError| SourceError::Data(error.to_string());
-        let mut file = shard.open_unchanged()?;
-        let footer = Footer::read(&mut file, path, max_bytes)?;
-        let mut columns = Columns::find(&footer, source, path).map_err(changed)?;
+        let mut bytes = shard.open_unchanged(source.cache)?;
+        let footer = Footer::read(&mut bytes.file, path, max_bytes)?;
+        let mut columns = Columns::find(&footer, source, path).map_err(changed_or_unreachable)?;
         let context = || format!("failed to read {}", path.display());
         let metadata = guarded(context, || columns.binary_view(&footer))?;
         let projection = columns.projection(metadata.parquet_schema());
@@ -92,13 +96,20 @@ impl ParquetReader {
         let mut groups = group_rows(&shard.row_groups, units);
         groups.retain(|group| !skipped.get(group.index).is_some_and(|skipped| *skipped));
         Ok(ParquetReader {
-            file: Arc::new(file),
+            file: Arc::new(
+                bytes
+                    .file
+                    .try_clone()
+                    .map_err(|error| SourceError::Data(format!("{}: {error}", context())))?,
+            ),
+            bytes,
             content_leaf: columns.content_leaf,
             projection,
             metadata,
             groups: groups.into_iter(),
             filter,
             skipped,
+            brought: Vec::new(),
             batches: None,
             pending: None,
             units: units.iter().cloned().collect(),
@@ -211,6 +222,7 @@ impl ParquetReader {
                 Some(group) if group.first_row == self.next_row => {
                     // Room for the next group's pages is that of the last one's.
                     self.batches = None;
+                    self.bring(group.index)?;
                     let mut chunks = guarded(|| context.clone(), || self.survey(group.index))?;
                     self.group_bytes =
                         chunks.values().map(ChunkPages::page_bytes).fold(0, u64::saturating_add);
@@ -231,6 +243,31 @@ impl ParquetReader {
                 }
             }
         }
+    }
+
+    /// Brings the projected columns of a row group from where the file lies, and begins with those of the next one.
+    fn bring(&mut self, group: usize) -> Result<(), SourceError> {
+        self.bytes.forget(&self.brought);
+        let context = self.context();
+        self.brought = guarded(|| context.clone(), || Ok::<_, String>(self.chunks(group)))?;
+        self.bytes.bring(&self.brought)?;
+        match self.groups.as_slice().first() {
+            Some(next) => {
+                self.bytes.begin(&guarded(|| context.clone(), || Ok::<_, String>(self.chunks(next.index)))?)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Where the projected columns of a row group are in the file.
+    fn chunks(&self, group: usize) -> Vec<Range<u64>> {
+        let group = self.metadata.metadata().row_group(group);
+        let leaves = (0..group.num_columns()).filter(|&leaf| self.projection.leaf_included(leaf));
+        let range = |leaf| {
+            let (start, length) = group.column(leaf).byte_range();
+            start..start.saturating_add(length)
+        };
+        leaves.map(range).collect()
     }
 
     /// The page headers of the projected columns of a row group.

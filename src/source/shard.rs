@@ -12,13 +12,12 @@ use arrow::datatypes::Fields;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Member, RowGroup, ShardFile, SourceError, files, footer,
+    Member, RowGroup, ShardFile, SourceError,
+    access::{END_BYTES, ShardBytes, changed_or_unreachable},
+    files, footer,
     lines::{self, LineIndex, Packing},
 };
 use crate::config::{FileFormat, Source};
-
-/// Of a file without a footer, what its identity is made of.
-const END_BYTES: u64 = 64 << 10;
 
 /// What tells one version of a shard from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,26 +73,22 @@ pub fn open_shard(
 }
 
 impl Shard {
-    /// The file, if it is the one that was planned.
+    /// The file, if it is the one that was planned; of one that lies elsewhere a copy, if it is kept.
     ///
     /// # Errors
-    /// [`SourceError::Data`].
-    pub(super) fn open_unchanged(&self) -> Result<File, SourceError> {
+    /// [`SourceError::Data`]; [`SourceError::Unreachable`].
+    pub(super) fn open_unchanged(&self, is_kept: bool) -> Result<ShardBytes, SourceError> {
         let path = &self.file.path;
-        let changed = |error: SourceError| SourceError::Data(error.to_string());
-        let mut file = open(path).map_err(changed)?;
-        if identify(&mut file, path).map_err(changed)? != self.identity {
+        let open = if is_kept { ShardBytes::whole } else { ShardBytes::with_footer };
+        let mut bytes = open(&self.file).map_err(changed_or_unreachable)?;
+        if identify(&mut bytes.file, path).map_err(changed_or_unreachable)? != self.identity {
             return Err(SourceError::Data(format!(
                 "{} is not the file that was planned: its size or footer changed since",
                 path.display()
             )));
         }
-        Ok(file)
+        Ok(bytes)
     }
-}
-
-pub(super) fn open(path: &Path) -> Result<File, SourceError> {
-    File::open(path).map_err(|error| SourceError::Plan(format!("failed to open {}: {error}", path.display())))
 }
 
 pub(super) fn identify(file: &mut File, path: &Path) -> Result<Identity, SourceError> {

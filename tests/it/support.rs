@@ -209,6 +209,7 @@ pub fn freeze(pipeline: Pipeline) -> Result<Plan, RunError> {
         parameters: 0,
         sha256: "fake".into(),
         threshold: None,
+        revisions: Default::default(),
         device: DeviceFacts::cpu(),
     };
     Plan::freeze(pipeline, facts, Start::Resume)

@@ -108,6 +108,7 @@ fn read_all(mut pipeline: Pipeline, path: &Path) -> Outcome {
         parameters: 0,
         sha256: String::new(),
         threshold: None,
+        revisions: Default::default(),
         device: DeviceFacts::cpu(),
     };
     let plan = Plan::freeze(pipeline, facts, Start::Fresh).map_err(|error| said(&error))?;
