@@ -193,34 +193,52 @@ pub(crate) struct RunArgs {
 
 #[derive(Subcommand)]
 pub(crate) enum ModelCommand {
-    /// Print a model's architecture, size, window, threshold and hash.
+    /// Download a model from the Hub to the cache that its other tools share, check it, and print where it lies.
+    #[command(
+        after_help = "Example:\n  blt-pipeline model fetch hf://owner/name@main\n\nHF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and HF_HUB_OFFLINE are read."
+    )]
+    Fetch {
+        /// `hf://owner/name[@revision][/path]`.
+        weights: String,
+    },
+    /// Print a model's architecture, size, window, threshold, licence and hashes.
     #[command(
         after_help = "Example:\n  blt-pipeline model info embedded\n  blt-pipeline model info models/small"
     )]
     Info {
-        /// A model folder, a safetensors file, or `embedded`.
+        /// A model folder, a file of weights (.safetensors or .bpk), or `embedded`.
         weights: String,
     },
-    /// Compare two models, whatever their names and files: configuration, shapes and every weight. Exit code 65 if they differ.
-    #[command(after_help = "Example:\n  blt-pipeline model verify models/small copy")]
-    Verify {
-        /// A model folder, a safetensors file, or `embedded`.
-        weights: String,
-        /// Likewise.
-        other: String,
-    },
-    /// Write a model to a new folder, under other names or in another number format.
+    /// Check a model, or compare two.
+    ///
+    /// One model: all tensors, their shapes and values; and, if the reference implementation's scores of a text are known
+    /// for it (the embedded model, tests/data/golden/nano), its own on the processor against them. Two models, whatever
+    /// their names and files: configuration, shapes and every weight. Exit code 65 if something is wrong or differs.
     #[command(
-        after_help = "Example:\n  blt-pipeline model convert embedded small-f32 --names hugging-face --dtype f32"
+        after_help = "Example:\n  blt-pipeline model verify embedded\n  blt-pipeline model verify models/small copy"
+    )]
+    Verify {
+        /// A model folder, a file of weights (.safetensors or .bpk), or `embedded`.
+        weights: String,
+        /// Likewise; the two are compared.
+        other: Option<String>,
+    },
+    /// Write a model to a new folder, in another format, under other names or in another number format.
+    #[command(
+        after_help = "Example:\n  blt-pipeline model convert embedded small-f32 --names hugging-face --dtype f32\n  \
+                      blt-pipeline model convert models/small small-burn --format bpk"
     )]
     Convert {
-        /// A model folder, a safetensors file, or `embedded`.
+        /// A model folder, a file of weights (.safetensors or .bpk), or `embedded`.
         weights: String,
-        /// The new folder: config.json, model.safetensors and perhaps patch.json.
+        /// The new folder: config.json, model.safetensors or model.bpk, and perhaps patch.json.
         folder: PathBuf,
-        /// Whose names the tensors and the configuration's keys have.
-        #[arg(long, value_enum, default_value_t = NamesArg::Meta)]
-        names: NamesArg,
+        /// Format of the file of weights.
+        #[arg(long, value_enum, default_value_t = FormatArg::Safetensors)]
+        format: FormatArg,
+        /// Whose names the tensors and the configuration's keys have; without it, Meta's in safetensors and Burn's in bpk.
+        #[arg(long, value_enum)]
+        names: Option<NamesArg>,
         /// Number format of the weights; without it, the one that they are stored in.
         #[arg(long, value_enum)]
         dtype: Option<DtypeArg>,
@@ -228,9 +246,22 @@ pub(crate) enum ModelCommand {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum FormatArg {
+    /// Hugging Face's.
+    Safetensors,
+    /// Burn's: burnpack.
+    Bpk,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum NamesArg {
+    /// As released: layers.0.attention.wq.weight.
     Meta,
+    /// As transformers has them: layers.0.self_attn.q_proj.weight.
     HuggingFace,
+    /// Of a Burn module whose fields have Meta's names: layers.0.attention_norm.gamma, and matrices as Burn's `Linear`
+    /// keeps them.
+    Burn,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -14,11 +14,11 @@ use std::{
 use blt_pipeline::{
     config::{self, Device, Overrides, Pipeline, Weights},
     model::{
-        self, Abilities, Adapter, BatchCache, EntropyModel, ModelError, ModelFiles, StoredAs, Style,
+        self, Abilities, Adapter, BatchCache, EntropyModel, Format, ModelError, ModelFiles, StoredAs, Style,
         device::Kind,
     },
     pipeline::{self, Begun, DeviceFacts, Display, Ending, Plan, RunError, Share, Stop, Summary, Trace},
-    remote::{Pins, RemoteError},
+    remote::{self, Pins, RemoteError},
     schema::{self, Table},
     sink::{self, Finish, Output, SinkError, Start, Status, Storage},
 };
@@ -30,7 +30,8 @@ use signal_hook::{
 };
 
 use self::cli::{
-    Cli, Command, DtypeArg, LogFormat, ModelCommand, NamesArg, PipelineArgs, PlanArgs, RunArgs, SchemaName,
+    Cli, Command, DtypeArg, FormatArg, LogFormat, ModelCommand, NamesArg, PipelineArgs, PlanArgs, RunArgs,
+    SchemaName,
 };
 
 const EXIT_PLAN: u8 = 2;
@@ -55,6 +56,15 @@ impl Failure {
             ModelError::Remote(RemoteError::Failed(_) | RemoteError::Local { .. }) => EXIT_RESUMABLE,
             _ => EXIT_PLAN,
         };
+        Failure { code, message: error.to_string() }
+    }
+
+    /// Of a model that is to be verified: a file that is damaged is what was looked for.
+    fn verified(error: ModelError) -> Self {
+        if !matches!(error, ModelError::Weights { .. }) {
+            return Failure::model(error);
+        }
+        let code = EXIT_DATA;
         Failure { code, message: error.to_string() }
     }
 
@@ -371,11 +381,11 @@ fn stop_on_signals() -> Result<Stop, Failure> {
     Ok(Stop { asked: stop, overdue: Some(exit_without_waiting) })
 }
 
-/// A batch on the device cannot be interrupted; nothing waits for its result any more.
+/// A batch on the device cannot be interrupted, nor a request to a store; nothing waits for its result any more.
 fn exit_without_waiting() {
     tracing::warn!(
-        "a batch on the device outlasts limits.stop_grace_seconds; units in flight are dropped, the same command goes \
-         on from here"
+        "a batch on the device, or a request to a store, outlasts limits.stop_grace_seconds; units in flight are \
+         dropped, the same command goes on from here"
     );
     std::process::exit(EXIT_RESUMABLE.into());
 }
@@ -480,16 +490,41 @@ fn collect_garbage(output: &Path, delete: bool) -> Result<(), Failure> {
 
 fn on_model(command: &ModelCommand) -> Result<u8, Failure> {
     match command {
-        ModelCommand::Info { weights } => print(&open_model(weights)?.info).map(|()| 0),
-        ModelCommand::Verify { weights, other } => {
-            let differences = open_model(weights)?.differences(&open_model(other)?);
+        ModelCommand::Fetch { weights } => {
+            let Weights::Hub(address) = parse_weights(weights)? else {
+                return Err(Failure::plan(format!("{weights} is no model on the Hub, hf://owner/name")));
+            };
+            let mut pins = Pins::new();
+            let place =
+                remote::model_folder(&address, &mut pins).map_err(|error| Failure::model(error.into()))?;
+            ModelFiles::open(&place).map_err(Failure::model)?;
+            let commits: Vec<&str> = pins.values().map(String::as_str).collect();
+            print(&format!("{}\ncommit {}", place.display(), commits.join(", "))).map(|()| 0)
+        }
+        ModelCommand::Info { weights } => {
+            let files = open_model(weights).map_err(Failure::model)?;
+            let card = files.card().map_err(Failure::plan)?;
+            print(&format!("{}\n{card}", files.info)).map(|()| 0)
+        }
+        ModelCommand::Verify { weights, other: None } => {
+            let verified = open_model(weights).and_then(|files| files.verify()).map_err(Failure::verified)?;
+            print(&verified).map(|()| if verified.holds() { 0 } else { EXIT_DATA })
+        }
+        ModelCommand::Verify { weights, other: Some(other) } => {
+            let files = open_model(weights).map_err(Failure::verified)?;
+            let other = open_model(other).map_err(Failure::verified)?;
+            let differences = files.differences(&other);
             if differences.is_empty() {
-                return print(&"the same model").map(|()| 0);
+                let stored =
+                    [&files.info, &other.info].map(|info| format!("as {} in {}", info.dtype, info.format));
+                let how =
+                    if stored[0] == stored[1] { "" } else { &format!(", stored {}", stored.join(" and ")) };
+                return print(&format!("the same model{how}")).map(|()| 0);
             }
             print(&differences.join("\n")).map(|()| EXIT_DATA)
         }
-        ModelCommand::Convert { weights, folder, names, dtype } => {
-            let files = open_model(weights)?;
+        ModelCommand::Convert { weights, folder, format, names, dtype } => {
+            let files = open_model(weights).map_err(Failure::model)?;
             let stored_as = match dtype {
                 Some(DtypeArg::F32) => StoredAs::F32,
                 Some(DtypeArg::F16) => StoredAs::F16,
@@ -501,18 +536,29 @@ fn on_model(command: &ModelCommand) -> Result<u8, Failure> {
                     ))
                 })?,
             };
-            let style = match names {
-                NamesArg::Meta => Style::Meta,
-                NamesArg::HuggingFace => Style::HuggingFace,
+            let (format, usual) = match format {
+                FormatArg::Safetensors => (Format::Safetensors, Style::Meta),
+                FormatArg::Bpk => (Format::Burnpack, Style::Burn),
             };
-            print(&files.save(folder, style, stored_as).map_err(Failure::plan)?).map(|()| 0)
+            let style = match names {
+                Some(NamesArg::Meta) => Style::Meta,
+                Some(NamesArg::HuggingFace) => Style::HuggingFace,
+                Some(NamesArg::Burn) => Style::Burn,
+                None => usual,
+            };
+            print(&files.save(folder, format, style, stored_as).map_err(Failure::plan)?).map(|()| 0)
         }
     }
 }
 
-fn open_model(weights: &str) -> Result<ModelFiles, Failure> {
-    let parsed = Weights::parse(weights).map_err(|problem| Failure::plan(format!("{weights} {problem}")))?;
-    model::open(&parsed, &mut Pins::new()).map_err(Failure::model)
+fn parse_weights(weights: &str) -> Result<Weights, Failure> {
+    Weights::parse(weights).map_err(|problem| Failure::plan(format!("{weights:?} {problem}")))
+}
+
+fn open_model(weights: &str) -> Result<ModelFiles, ModelError> {
+    let weights = Weights::parse(weights)
+        .map_err(|problem| ModelError::Unsupported(format!("{weights:?} {problem}")))?;
+    model::open(&weights, &mut Pins::new())
 }
 
 fn show_devices(json: bool) -> Result<(), Failure> {

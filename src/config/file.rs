@@ -39,7 +39,7 @@ pub(super) struct PipelineSection {
 #[serde(deny_unknown_fields)]
 pub(super) struct SourceSection {
     /// Parquet files, or JSON Lines where the name ends in `.jsonl` or `.ndjson`, perhaps with `.gz` or `.zst`: a path, an
-    /// `s3://` or `hf://` address, each with `*`, `?`, `**` where wanted; or a list of these.
+    /// `s3://`, `gs://`, `az://`, `https://` or `hf://datasets/` address, each with `*`, `?`, `**` where wanted; or a list of these.
     pub uri: OneOrMany,
     /// What the files are: `auto` takes them for JSON Lines where their names say so, else for Parquet.
     #[serde(default)]

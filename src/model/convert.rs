@@ -1,10 +1,12 @@
-//! Writes a model under other names or in another number format, and says where two models differ. Knows nothing of how a
-//! model is run.
+//! Writes a model in another format, under other names or in another number format, and says where two models differ.
+//! Knows nothing of how a model is run.
 
 use std::{
     borrow::Cow,
     collections::HashMap,
-    fmt, fs,
+    fmt,
+    fs::{self, File},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -13,8 +15,9 @@ use safetensors::{Dtype, View};
 use serde_json::{Value, json};
 
 use super::{
-    ModelConfig, ModelError, ModelFiles,
-    weights::{LayerWeights, Names, Part, Role, expected},
+    ModelConfig, ModelError, ModelFiles, burnpack,
+    tensors::Format,
+    weights::{LayerWeights, Names, Part, Role, expected, transposed},
 };
 
 /// Whose names and configuration a model is written with.
@@ -24,6 +27,9 @@ pub enum Style {
     Meta,
     /// As transformers has its patcher: `layers.0.self_attn.q_proj.weight`, and a `BltPatcherConfig`.
     HuggingFace,
+    /// As a Burn module has it whose fields have Meta's names: `layers.0.attention_norm.gamma`, a `Linear`'s weight as
+    /// `[in, out]`, and Meta's `{"args": …}`.
+    Burn,
 }
 
 /// Number format of the weights in a file.
@@ -65,11 +71,14 @@ impl fmt::Display for Converted {
 impl StoredAs {
     /// The format that all weights of a model are stored in, by the name that [`ModelInfo::dtype`](super::ModelInfo::dtype) has.
     pub fn of(dtype: &str) -> Option<StoredAs> {
-        match dtype {
-            "F32" => Some(StoredAs::F32),
-            "F16" => Some(StoredAs::F16),
-            "BF16" => Some(StoredAs::Bf16),
-            _ => None,
+        [StoredAs::F32, StoredAs::F16, StoredAs::Bf16].into_iter().find(|stored_as| stored_as.name() == dtype)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            StoredAs::F32 => "F32",
+            StoredAs::F16 => "F16",
+            StoredAs::Bf16 => "BF16",
         }
     }
 
@@ -90,10 +99,13 @@ impl StoredAs {
     }
 }
 
-/// A tensor on its way into a file: rounded as it is written, so that no second copy of the model is held.
+/// A tensor on its way into a file: turned and rounded as it is written, so that no second copy of the model is held.
 struct Outgoing<'a> {
+    /// Its shape in the file.
     shape: Vec<usize>,
     values: &'a [f32],
+    /// Whether the file has rows and columns the other way round than `values`.
+    transposed: bool,
     stored_as: StoredAs,
 }
 
@@ -107,7 +119,12 @@ impl View for Outgoing<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let values = self.values.iter();
+        let turned = match (self.transposed, &self.shape[..]) {
+            // `values` has a column for each of the file's rows.
+            (true, &[rows, _]) => Cow::Owned(transposed(self.values, rows)),
+            _ => Cow::Borrowed(self.values),
+        };
+        let values = turned.iter();
         match self.stored_as {
             StoredAs::F32 => values.flat_map(|value| value.to_le_bytes()).collect(),
             StoredAs::F16 => values.flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
@@ -125,43 +142,60 @@ impl ModelFiles {
     ///
     /// # Errors
     /// When the folder holds a model already, or cannot be written, or a weight has no finite value in that format.
-    pub fn save(&self, folder: &Path, style: Style, stored_as: StoredAs) -> Result<Converted, ModelError> {
+    pub fn save(
+        &self,
+        folder: &Path,
+        format: Format,
+        style: Style,
+        stored_as: StoredAs,
+    ) -> Result<Converted, ModelError> {
         let failed = |file: &Path| {
             let file = file.to_owned();
             move |source| ModelError::Write { file, source }
         };
-        let (config, weights) = (folder.join("config.json"), folder.join("model.safetensors"));
-        if let Some(there) = [&config, &weights].into_iter().find(|file| file.exists()) {
+        let (config, weights) = (folder.join("config.json"), folder.join(format.file_name()));
+        let other = Format::ALL.map(|format| folder.join(format.file_name()));
+        if let Some(there) = [&config].into_iter().chain(&other).find(|file| file.exists()) {
             let problems = vec!["it is there already; name a folder without a model".to_owned()];
             return Err(ModelError::Weights { file: there.clone(), problems });
         }
         let names = match style {
             Style::Meta => Names::Meta,
             Style::HuggingFace => Names::HuggingFace(""),
+            Style::Burn => Names::Burn,
         };
         let (mut tensors, mut problems, mut largest_change) = (Vec::new(), Vec::new(), 0f32);
-        for (role, shape, values) in self.tensors() {
+        for (role, mut shape, values) in self.tensors() {
             let changes = values.iter().map(|&value| (stored_as.rounded(value) - value).abs());
             let change = changes.fold(0f32, f32::max);
             if !change.is_finite() {
                 problems.push(format!(
-                    "a weight of {} is too large for {:?}",
+                    "a weight of {} is too large for {}",
                     names.name(role),
-                    stored_as.dtype()
+                    stored_as.name()
                 ));
             }
             largest_change = largest_change.max(change);
-            tensors.push((names.name(role), Outgoing { shape, values, stored_as }));
+            let transposed = names.transposes(role);
+            if transposed {
+                shape.reverse();
+            }
+            tensors.push((names.name(role), Outgoing { shape, values, transposed, stored_as }));
         }
         if !problems.is_empty() {
             return Err(ModelError::Weights { file: weights, problems });
         }
         fs::create_dir_all(folder).map_err(failed(folder))?;
-        // What PyTorch's loaders look for.
-        let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        safetensors::serialize_to_file(tensors, Some(format), &weights).map_err(|error| {
-            ModelError::Weights { file: weights.clone(), problems: vec![error.to_string()] }
-        })?;
+        match format {
+            Format::Safetensors => {
+                // What PyTorch's loaders look for.
+                let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+                safetensors::serialize_to_file(tensors, Some(metadata), &weights).map_err(|error| {
+                    ModelError::Weights { file: weights.clone(), problems: vec![error.to_string()] }
+                })?;
+            }
+            Format::Burnpack => write_burnpack(&weights, &tensors).map_err(failed(&weights))?,
+        }
         if let Some(patch) = self.patch {
             let file = folder.join("patch.json");
             let patch = json!({"mode": "entropy", "threshold": shortest(patch.threshold)});
@@ -178,7 +212,7 @@ impl ModelFiles {
     }
 
     /// What each tensor is, its shape and its values.
-    fn tensors(&self) -> Vec<(Role, Vec<usize>, &[f32])> {
+    pub(super) fn tensors(&self) -> Vec<(Role, Vec<usize>, &[f32])> {
         let all = expected(&self.config).into_iter();
         all.filter_map(|(role, shape)| Some((role, shape, self.values(role)?))).collect()
     }
@@ -257,6 +291,27 @@ impl ModelFiles {
     }
 }
 
+fn write_burnpack(file: &Path, tensors: &[(String, Outgoing<'_>)]) -> io::Result<()> {
+    let described: Vec<burnpack::Outgoing<'_>> = tensors
+        .iter()
+        .map(|(name, tensor)| burnpack::Outgoing {
+            name,
+            dtype: tensor.stored_as.name(),
+            shape: &tensor.shape,
+            bytes: tensor.data_len(),
+        })
+        .collect();
+    let head = burnpack::head(&described).map_err(io::Error::other)?;
+    let mut file = File::create_new(file)?;
+    file.write_all(&head)?;
+    for (_, tensor) in tensors {
+        let data = tensor.data();
+        file.write_all(&data)?;
+        file.write_all(burnpack::padding(data.len()))?;
+    }
+    Ok(())
+}
+
 impl ModelConfig {
     /// A `config.json` that [`from_json`](ModelConfig::from_json) reads as this configuration.
     fn to_json(&self, style: Style) -> Value {
@@ -276,7 +331,7 @@ impl ModelConfig {
         } = self;
         let (norm_eps, rope_theta) = (shortest(*norm_eps), shortest(*rope_theta));
         match style {
-            Style::Meta => {
+            Style::Meta | Style::Burn => {
                 // The reference derives the width: two thirds of four times `dim`, rounded up.
                 let derived = 8 * dim / 3;
                 let (multiplier, multiple_of) = match derived.next_multiple_of(256) == *ffn_hidden {

@@ -4,13 +4,17 @@
 pub mod architecture;
 #[cfg(feature = "gpu")]
 pub mod burn;
+mod burnpack;
+pub mod card;
 pub mod convert;
 pub mod cpu;
 pub mod device;
 #[cfg(feature = "fake-model")]
 pub mod fake;
+pub mod golden;
 pub mod pack;
 mod places;
+pub mod tensors;
 pub mod weights;
 
 use std::path::PathBuf;
@@ -24,12 +28,15 @@ use crate::{
 pub use self::architecture::ModelConfig;
 #[cfg(feature = "gpu")]
 pub use self::burn::GpuModel;
+pub use self::card::{Card, FileFacts};
 pub use self::convert::{Converted, StoredAs, Style};
 pub use self::cpu::CpuModel;
 pub use self::device::{Abilities, Adapter, BatchCache, adapters, choose, fitting_batch, precision};
 #[cfg(feature = "fake-model")]
 pub use self::fake::{FakeModel, Fault};
+pub use self::golden::{Agreement, Verified};
 pub use self::pack::{PackedBatch, Packer, Span};
+pub use self::tensors::Format;
 pub use self::weights::{ModelFiles, ModelInfo, PatchDefaults, Weights};
 
 /// A byte-level language model that tells how uncertain it is after every token.
@@ -128,7 +135,7 @@ pub enum ModelError {
     /// The tensors are not those that the configuration asks for; every difference is listed.
     #[error("failed to load {}: {}", .file.display(), .problems.join("; "))]
     Weights {
-        /// The safetensors file.
+        /// The file of tensors.
         file: PathBuf,
         /// One entry a difference.
         problems: Vec<String>,

@@ -1,39 +1,42 @@
-//! Reads an entropy model's files: configuration, safetensors under Meta's or Hugging Face's names,
-//! and the patch defaults beside them. Gives `f32` weights; knows nothing of tensor libraries.
+//! Reads an entropy model's files: configuration, weights under Meta's, Hugging Face's or Burn's names, and the
+//! patch defaults beside them. Gives `f32` weights; knows nothing of tensor libraries, nor of how a file holds tensors.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::fs::File;
-use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::io::{Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::tensors::{Entry, Format, TensorFile, read_error};
 use super::{ModelConfig, ModelError};
 
 const EMBEDDED_CONFIG: &[u8] = include_bytes!("../../models/small/config.json");
 const EMBEDDED_PATCH: &[u8] = include_bytes!("../../models/small/patch.json");
 const EMBEDDED_WEIGHTS: &[u8] = include_bytes!("../../models/small/model.safetensors");
 
-/// Bytes before a safetensors header: its length.
-const PREFIX_BYTES: u64 = 8;
-/// As the safetensors crate limits it.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
-
 /// Everything a model folder says, checked against its own configuration.
 #[derive(Clone, Debug)]
 pub struct ModelFiles {
     /// From `config.json`.
     pub config: ModelConfig,
-    /// From the safetensors file.
+    /// From the file of tensors.
     pub weights: Weights,
     /// From `patch.json`, when the folder has one.
     pub patch: Option<PatchDefaults>,
     /// The same in words and numbers.
     pub info: ModelInfo,
+    pub(super) origin: Origin,
+}
+
+/// Where a model was read from.
+#[derive(Clone, Debug)]
+pub(super) enum Origin {
+    /// This program: each file's name and contents.
+    Embedded([(&'static str, &'static [u8]); 3]),
+    /// Files in a folder: the configuration, the weights, and the patch defaults where there are any.
+    Folder { folder: PathBuf, files: Vec<PathBuf> },
 }
 
 /// All weights, row-major `[out, in]` as PyTorch stores them.
@@ -87,11 +90,13 @@ pub struct ModelInfo {
     pub config: ModelConfig,
     /// Number of weights, a tied output counted once.
     pub n_parameters: usize,
-    /// Size of the safetensors file.
+    /// Size of the file of tensors.
     pub file_bytes: u64,
+    /// How that file holds them: `safetensors` or `burnpack`.
+    pub format: String,
     /// Types the weights are stored in, such as `BF16`.
     pub dtype: String,
-    /// Whose names the tensors have: `Meta` or `Hugging Face`, with the prefix.
+    /// Whose names the tensors have: `Meta`, `Burn` or `Hugging Face`, with the prefix.
     pub names: String,
     /// Nats, from `patch.json`.
     pub threshold: Option<f32>,
@@ -117,7 +122,7 @@ impl fmt::Display for ModelInfo {
             if c.weight_tying { ", tied output" } else { "" },
         )?;
         writeln!(f, "parameters    {}", self.n_parameters)?;
-        writeln!(f, "file          {} bytes", self.file_bytes)?;
+        writeln!(f, "file          {} bytes of {}", self.file_bytes, self.format)?;
         writeln!(f, "stored as     {}", self.dtype)?;
         writeln!(f, "names         {}", self.names)?;
         match c.sliding_window {
@@ -134,28 +139,34 @@ impl fmt::Display for ModelInfo {
 }
 
 impl ModelFiles {
-    /// Opens a folder with `config.json`, `model.safetensors` and perhaps `patch.json`, or a
-    /// safetensors file that has the others beside it.
+    /// Opens a folder with `config.json`, `model.safetensors` or `model.bpk`, and perhaps `patch.json`, or a file of
+    /// tensors that has the others beside it.
     ///
     /// # Errors
     /// When a file cannot be read, says what no entropy model says, or when tensors are missing, too
     /// many or of another shape than the configuration's: all of them in one message.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let (folder, file) = if path.is_dir() {
-            (path, path.join("model.safetensors"))
+            (path, weights_in(path)?)
         } else {
             (path.parent().unwrap_or(Path::new("")), path.to_owned())
         };
+        refuse_record(&file)?;
         let config_file = folder.join("config.json");
         let config = ModelConfig::from_json(&config_file, &read(&config_file)?)?;
+        let mut files = vec![config_file, file];
         let patch_file = folder.join("patch.json");
         let patch = match read(&patch_file) {
-            Ok(json) => Some(patch_defaults(&patch_file, &json)?),
+            Ok(json) => {
+                let patch = patch_defaults(&patch_file, &json)?;
+                files.push(patch_file);
+                Some(patch)
+            }
             Err(ModelError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
-        let reader = File::open(&file).map_err(|source| read_error(&file, source))?;
-        Self::load(config, patch, &file, reader)
+        let tensors = TensorFile::open_path(&files[1])?;
+        Self::load(config, patch, tensors, Origin::Folder { folder: folder.to_owned(), files })
     }
 
     /// The small model that is part of this crate (see `models/small`).
@@ -166,34 +177,76 @@ impl ModelFiles {
         let folder = Path::new("models/small");
         let config = ModelConfig::from_json(&folder.join("config.json"), EMBEDDED_CONFIG)?;
         let patch = patch_defaults(&folder.join("patch.json"), EMBEDDED_PATCH)?;
-        let file = folder.join("model.safetensors");
-        Self::load(config, Some(patch), &file, Cursor::new(EMBEDDED_WEIGHTS))
+        let tensors =
+            TensorFile::open(&folder.join(Format::Safetensors.file_name()), Cursor::new(EMBEDDED_WEIGHTS))?;
+        let files = [
+            ("config.json", EMBEDDED_CONFIG),
+            (Format::Safetensors.file_name(), EMBEDDED_WEIGHTS),
+            ("patch.json", EMBEDDED_PATCH),
+        ];
+        Self::load(config, Some(patch), tensors, Origin::Embedded(files))
     }
 
-    fn load(
+    fn load<R: Read + Seek>(
         config: ModelConfig,
         patch: Option<PatchDefaults>,
-        file: &Path,
-        reader: impl Read + Seek,
+        mut tensors: TensorFile<R>,
+        origin: Origin,
     ) -> Result<Self, ModelError> {
-        let mut tensors = TensorFile::open(file, reader)?;
-        let names = Names::of(&tensors.metadata);
-        let problems = problems(&config, names, &tensors.metadata);
+        let names = Names::of(&tensors.entries);
+        let problems = problems(&config, names, &tensors.entries);
         if !problems.is_empty() {
-            return Err(ModelError::Weights { file: file.to_owned(), problems });
+            return Err(ModelError::Weights { file: tensors.file, problems });
         }
         let weights = Weights::read(&config, names, &mut tensors)?;
         let info = ModelInfo {
             n_parameters: config.n_parameters(),
             file_bytes: tensors.file_bytes,
-            dtype: stored_types(&config, names, &tensors.metadata),
+            format: tensors.format.to_string(),
+            dtype: stored_types(&config, names, &tensors.entries),
             names: names.to_string(),
             threshold: patch.map(|p| p.threshold),
             sha256: hash(&config, &weights),
             config: config.clone(),
         };
-        Ok(Self { config, weights, patch, info })
+        Ok(Self { config, weights, patch, info, origin })
     }
+}
+
+/// The file of weights in a model's folder.
+fn weights_in(folder: &Path) -> Result<PathBuf, ModelError> {
+    let there: Vec<PathBuf> = Format::ALL
+        .iter()
+        .map(|format| folder.join(format.file_name()))
+        .filter(|file| file.exists())
+        .collect();
+    if let [_, _] = &there[..] {
+        return Err(ModelError::Unsupported(format!(
+            "failed to choose between {} and {}: name one of the files",
+            there[0].display(),
+            there[1].display()
+        )));
+    }
+    if let Some(file) = there.into_iter().next() {
+        return Ok(file);
+    }
+    // Says more than that the others are missing.
+    let record =
+        ["model.mpk", "model.mpk.gz"].iter().map(|name| folder.join(name)).find(|file| file.exists());
+    Ok(record.unwrap_or_else(|| folder.join(Format::Safetensors.file_name())))
+}
+
+/// Refuses what Burn's recorders wrote before burnpack.
+fn refuse_record(file: &Path) -> Result<(), ModelError> {
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if [".mpk", ".mpk.gz"].iter().any(|end| name.ends_with(end)) {
+        return Err(ModelError::Unsupported(format!(
+            "failed to load {}: Burn no longer has the format .mpk, and it is not read here; take the safetensors file that it \
+             was made from, or load it with the release of Burn that wrote it and save it as safetensors",
+            file.display()
+        )));
+    }
+    Ok(())
 }
 
 impl Weights {
@@ -203,10 +256,10 @@ impl Weights {
         names: Names,
         file: &mut TensorFile<R>,
     ) -> Result<Self, ModelError> {
-        let tok_embeddings = file.tensor(&names.name(Role::Embedding))?;
+        let tok_embeddings = values(names, Role::Embedding, file)?;
         let mut layers = Vec::with_capacity(config.n_layers);
         for layer in 0..config.n_layers {
-            let mut read = |part| file.tensor(&names.name(Role::Layer(layer, part)));
+            let mut read = |part| values(names, Role::Layer(layer, part), file);
             layers.push(LayerWeights {
                 attention_norm: read(Part::AttentionNorm)?,
                 wq: read(Part::Wq)?,
@@ -219,24 +272,40 @@ impl Weights {
                 w3: read(Part::W3)?,
             });
         }
-        let norm = file.tensor(&names.name(Role::Norm))?;
+        let norm = values(names, Role::Norm, file)?;
+        if !config.weight_tying {
+            let output = Some(values(names, Role::Output, file)?);
+            return Ok(Self { tok_embeddings, layers, norm, output });
+        }
+        // A tied output is often stored all the same; then it must be the embedding.
         let output = names.name(Role::Output);
-        let output = if !config.weight_tying {
-            Some(file.tensor(&output)?)
-        } else {
-            // A tied output is often stored all the same; then it must be the embedding.
-            if file.metadata.info(&output).is_some() && file.tensor(&output)? != tok_embeddings {
-                return Err(ModelError::Weights {
-                    file: file.file.clone(),
-                    problems: vec![format!(
-                        "{output} is not the embedding, though the configuration ties them"
-                    )],
-                });
-            }
-            None
-        };
-        Ok(Self { tok_embeddings, layers, norm, output })
+        if file.entries.contains_key(&output) && values(names, Role::Output, file)? != tok_embeddings {
+            return Err(ModelError::Weights {
+                file: file.file.clone(),
+                problems: vec![format!("{output} is not the embedding, though the configuration ties them")],
+            });
+        }
+        Ok(Self { tok_embeddings, layers, norm, output: None })
     }
+}
+
+/// A tensor as `[out, in]`, however the file has it.
+fn values<R: Read + Seek>(
+    names: Names,
+    role: Role,
+    file: &mut TensorFile<R>,
+) -> Result<Vec<f32>, ModelError> {
+    let name = names.name(role);
+    let values = file.tensor(&name)?;
+    match file.entries.get(&name).map(|entry| &entry.shape[..]) {
+        Some(&[_, columns]) if names.transposes(role) => Ok(transposed(&values, columns)),
+        _ => Ok(values),
+    }
+}
+
+/// `[rows, columns]` as `[columns, rows]`.
+pub(super) fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
+    (0..columns).flat_map(|column| values.iter().skip(column).step_by(columns)).copied().collect()
 }
 
 /// Whose names a file uses.
@@ -245,6 +314,9 @@ pub(super) enum Names {
     Meta,
     /// With the prefix that the patcher's tensors have; those outside it are another model's.
     HuggingFace(&'static str),
+    /// Of a Burn module whose fields have Meta's names. A `RmsNorm` calls its weight `gamma`, and a `Linear` keeps its
+    /// own `[in, out]`.
+    Burn,
 }
 
 /// What a tensor is.
@@ -314,25 +386,35 @@ impl Part {
 }
 
 impl Names {
-    fn of(metadata: &Metadata) -> Self {
-        let names = metadata.offset_keys();
+    fn of(entries: &BTreeMap<String, Entry>) -> Self {
+        let any = |is: &dyn Fn(&String) -> bool| entries.keys().any(is);
         for prefix in ["model.patcher.", "patcher."] {
-            if names.iter().any(|name| name.starts_with(prefix)) {
+            if any(&|name| name.starts_with(prefix)) {
                 return Self::HuggingFace(prefix);
             }
         }
-        let hugging_face = |name: &String| {
+        if any(&|name| {
             name == "embed_tokens.weight" || name.contains(".self_attn.") || name.contains(".mlp.")
-        };
-        if names.iter().any(hugging_face) { Self::HuggingFace("") } else { Self::Meta }
+        }) {
+            return Self::HuggingFace("");
+        }
+        if any(&|name| name == "norm.gamma" || name.ends_with("_norm.gamma")) {
+            Self::Burn
+        } else {
+            Self::Meta
+        }
     }
 
     pub(super) fn name(self, role: Role) -> String {
         match (self, role) {
-            (Names::Meta, Role::Embedding) => "tok_embeddings.weight".into(),
-            (Names::Meta, Role::Layer(n, part)) => format!("layers.{n}.{}.weight", part.meta()),
+            (Names::Burn, Role::Norm) => "norm.gamma".into(),
+            (Names::Burn, Role::Layer(n, part @ (Part::AttentionNorm | Part::FfnNorm))) => {
+                format!("layers.{n}.{}.gamma", part.meta())
+            }
+            (Names::Meta | Names::Burn, Role::Embedding) => "tok_embeddings.weight".into(),
+            (Names::Meta | Names::Burn, Role::Layer(n, part)) => format!("layers.{n}.{}.weight", part.meta()),
             (Names::Meta, Role::Norm) => "norm.weight".into(),
-            (Names::Meta, Role::Output) => "output.weight".into(),
+            (Names::Meta | Names::Burn, Role::Output) => "output.weight".into(),
             (Names::HuggingFace(prefix), role) => match role {
                 Role::Embedding => format!("{prefix}embed_tokens.weight"),
                 Role::Layer(n, part) => {
@@ -344,12 +426,18 @@ impl Names {
         }
     }
 
+    /// Whether a file with these names has the tensor as `[in, out]`.
+    pub(super) fn transposes(self, role: Role) -> bool {
+        let vector = matches!(role, Role::Norm | Role::Layer(_, Part::AttentionNorm | Part::FfnNorm));
+        self == Names::Burn && !vector && !matches!(role, Role::Embedding)
+    }
+
     /// Whether a tensor of this name would have to be one of the model's weights. Tables of rotary
     /// angles, which some exports keep, follow from the configuration.
     fn claims(self, name: &str) -> bool {
         let derived = ["rotary_emb.inv_freq", "rope_embeddings.freqs_cis"];
         let ours = match self {
-            Names::Meta => true,
+            Names::Meta | Names::Burn => true,
             Names::HuggingFace(prefix) => name.starts_with(prefix),
         };
         ours && !derived.iter().any(|end| name.ends_with(end))
@@ -360,6 +448,7 @@ impl fmt::Display for Names {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Names::Meta => write!(f, "Meta"),
+            Names::Burn => write!(f, "Burn"),
             Names::HuggingFace("") => write!(f, "Hugging Face"),
             Names::HuggingFace(prefix) => write!(f, "Hugging Face ({prefix}*)"),
         }
@@ -391,111 +480,44 @@ pub(super) fn expected(config: &ModelConfig) -> Vec<(Role, Vec<usize>)> {
 }
 
 /// Everything that stands between these tensors and the configuration, sorted within its kind.
-fn problems(config: &ModelConfig, names: Names, metadata: &Metadata) -> Vec<String> {
+fn problems(config: &ModelConfig, names: Names, entries: &BTreeMap<String, Entry>) -> Vec<String> {
     let (mut missing, mut misshapen, mut extra) = (Vec::new(), Vec::new(), Vec::new());
-    let mut known = std::collections::HashSet::new();
-    for (role, shape) in expected(config) {
+    let mut known = HashSet::new();
+    for (role, mut shape) in expected(config) {
         let name = names.name(role);
-        match metadata.info(&name) {
+        if names.transposes(role) {
+            shape.reverse();
+        }
+        match entries.get(&name) {
             None if matches!(role, Role::Output) && config.weight_tying => {}
             None => missing.push(format!("{name} is missing")),
-            Some(info) if info.shape != shape => {
-                misshapen.push(format!("{name} is {:?}, not {shape:?}", info.shape));
+            Some(entry) if entry.shape != shape => {
+                misshapen.push(format!("{name} is {:?}, not {shape:?}", entry.shape));
             }
-            Some(info) if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) => {
-                misshapen.push(format!("{name} is {:?}, not F32, F16 or BF16", info.dtype));
+            Some(entry) if !["F32", "F16", "BF16"].contains(&entry.dtype.as_str()) => {
+                misshapen.push(format!("{name} is {}, not F32, F16 or BF16", entry.dtype));
             }
             Some(_) => {}
         }
         known.insert(name);
     }
-    for name in metadata.offset_keys() {
-        if names.claims(&name) && !known.contains(&name) {
+    for name in entries.keys() {
+        if names.claims(name) && !known.contains(name) {
             extra.push(format!("{name} is not part of the model"));
         }
     }
-    extra.sort_unstable();
     [missing, misshapen, extra].concat()
 }
 
-fn stored_types(config: &ModelConfig, names: Names, metadata: &Metadata) -> String {
-    let mut types: Vec<String> = expected(config)
+fn stored_types(config: &ModelConfig, names: Names, entries: &BTreeMap<String, Entry>) -> String {
+    let mut types: Vec<&str> = expected(config)
         .into_iter()
-        .filter_map(|(role, _)| metadata.info(&names.name(role)))
-        .map(|info| format!("{:?}", info.dtype))
+        .filter_map(|(role, _)| entries.get(&names.name(role)))
+        .map(|entry| entry.dtype.as_str())
         .collect();
     types.sort_unstable();
     types.dedup();
     types.join(", ")
-}
-
-/// A safetensors file whose header is checked and whose tensors are read one by one, so that a model
-/// inside a larger checkpoint costs only its own bytes.
-struct TensorFile<R> {
-    file: PathBuf,
-    reader: R,
-    metadata: Metadata,
-    /// Where the tensors begin.
-    data_start: u64,
-    file_bytes: u64,
-}
-
-impl<R: Read + Seek> TensorFile<R> {
-    fn open(file: &Path, mut reader: R) -> Result<Self, ModelError> {
-        let failed = |source| read_error(file, source);
-        let broken = |problem: String| ModelError::Weights { file: file.to_owned(), problems: vec![problem] };
-        let file_bytes = reader.seek(SeekFrom::End(0)).map_err(failed)?;
-        reader.seek(SeekFrom::Start(0)).map_err(failed)?;
-        if file_bytes < PREFIX_BYTES {
-            return Err(broken(format!("{file_bytes} bytes are no safetensors file")));
-        }
-        let mut prefix = [0; PREFIX_BYTES as usize];
-        reader.read_exact(&mut prefix).map_err(failed)?;
-        let header_bytes = u64::from_le_bytes(prefix);
-        // Before anything of that size is allocated.
-        if header_bytes > MAX_HEADER_BYTES.min(file_bytes - PREFIX_BYTES) {
-            return Err(broken(format!(
-                "a header of {header_bytes} bytes does not fit a safetensors file of {file_bytes} bytes"
-            )));
-        }
-        let mut header = vec![0; header_bytes as usize];
-        reader.read_exact(&mut header).map_err(failed)?;
-        let metadata: Metadata = serde_json::from_slice(&header)
-            .map_err(|e| broken(format!("the safetensors header is broken: {e}")))?;
-        let data_start = PREFIX_BYTES + header_bytes;
-        let promised = metadata.data_len() as u64;
-        if data_start.checked_add(promised) != Some(file_bytes) {
-            return Err(broken(format!(
-                "the header promises {promised} bytes of tensors, the file has {}",
-                file_bytes - data_start
-            )));
-        }
-        Ok(Self { file: file.to_owned(), reader, metadata, data_start, file_bytes })
-    }
-
-    /// A tensor's elements. Its extent lies in the file, which `open` has checked.
-    fn tensor(&mut self, name: &str) -> Result<Vec<f32>, ModelError> {
-        let Some(&TensorInfo { dtype, data_offsets: (start, end), .. }) = self.metadata.info(name) else {
-            return Err(ModelError::Weights {
-                file: self.file.clone(),
-                problems: vec![format!("{name} is missing")],
-            });
-        };
-        let mut bytes = vec![0; end - start];
-        self.reader
-            .seek(SeekFrom::Start(self.data_start + start as u64))
-            .and_then(|_| self.reader.read_exact(&mut bytes))
-            .map_err(|source| read_error(&self.file, source))?;
-        Ok(match dtype {
-            Dtype::BF16 => elements(&bytes, |b| bf16::from_le_bytes(b).to_f32()),
-            Dtype::F16 => elements(&bytes, |b| f16::from_le_bytes(b).to_f32()),
-            _ => elements(&bytes, f32::from_le_bytes),
-        })
-    }
-}
-
-fn elements<const N: usize>(bytes: &[u8], element: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes.as_chunks().0.iter().map(|&b| element(b)).collect()
 }
 
 /// See [`ModelInfo::sha256`].
@@ -537,8 +559,11 @@ fn hash(config: &ModelConfig, weights: &Weights) -> String {
     if let Some(output) = &weights.output {
         add(output);
     }
-    let digest = sha.finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(sha)
+}
+
+pub(super) fn hex(sha: Sha256) -> String {
+    sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads `{"mode": "entropy", "threshold": …}`.
@@ -561,8 +586,4 @@ fn patch_defaults(file: &Path, json: &[u8]) -> Result<PatchDefaults, ModelError>
 
 fn read(file: &Path) -> Result<Vec<u8>, ModelError> {
     std::fs::read(file).map_err(|source| read_error(file, source))
-}
-
-fn read_error(file: &Path, source: std::io::Error) -> ModelError {
-    ModelError::Read { file: file.to_owned(), source }
 }

@@ -161,17 +161,20 @@ pub fn run(
         engine.check_quarantine();
     }
     let encoder = engine.encoder.clone();
-    let overdue = || {
+    let leave = || {
         if let Some(exit) = stop.overdue {
             encoder.withdraw();
-            // A store may be what lets everybody wait. Its claim is old soon.
-            if output.is_local() {
-                output.withdraw();
-                claims.withdraw();
-            }
             trace.flush();
             exit();
         }
+    };
+    let overdue = || {
+        // A store may be what lets everybody wait, and is asked nothing more; a claim in it is old soon.
+        if stop.overdue.is_some() && output.is_local() {
+            output.withdraw();
+            claims.withdraw();
+        }
+        leave();
     };
     let result = watched(&control, &claims, &stats, trace, &overdue, || {
         display.show(&stats, || {
@@ -205,7 +208,7 @@ pub fn run(
     // A store has no lock that keeps others from starting over while this one finishes: its claim does.
     let mut finalize = || match output.is_local() {
         true => output.finalize(),
-        false => watched(&control, &claims.0, &stats, trace, &|| {}, || output.finalize()),
+        false => watched(&control, &claims.0, &stats, trace, &leave, || output.finalize()),
     };
     let mut total = None;
     summary.ending = if control.interrupted() && pending.iter().any(|unit| !settled.contains(&unit.id)) {

@@ -23,11 +23,16 @@ use crate::{
     remote::{Pins, scheme},
     schema::{SCHEMA_VERSION, TableOptions},
     sink::{self, Opening, PlanRecord, ShardEntry, SinkError, Space, Start, Storage},
-    source::{Identity, RowReader, Shard, ShardFile, SourceError, cut, list_shards, open_shard},
+    source::{
+        Identity, RowReader, Shard, ShardFile, SourceError, agree_on_types, cut, list_shards, open_shard,
+    },
 };
 
 /// A footer that claims more units than this is taken for corrupt before anything is allocated for them.
 const MAX_UNITS_PER_SHARD: u64 = 1 << 20;
+
+/// What a record calls the types of columns that come from the data itself.
+const TYPES: &str = "source.types";
 
 /// What a plan needs to know of the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -198,12 +203,18 @@ impl Plan {
         let mut revisions = model.revisions.clone();
         revisions.extend(pins(planned.as_ref(), start));
         let files = list_shards(&pipeline.source, &pipeline.sink.uri, &mut revisions)?;
-        let shards = planned_shards(&in_order(files, planned), &pipeline, memory)?;
+        let begun_types = planned.as_ref().and_then(|plan| plan.meaning.get(TYPES).cloned());
+        let mut shards = planned_shards(&in_order(files, planned), &pipeline, memory)?;
         let absent = shards.iter().filter_map(|shard| match shard {
             PlannedShard::Absent(entry) => Some(entry.source_file.clone()),
             PlannedShard::Ready(_) | PlannedShard::Broken { .. } => None,
         });
         let absent = absent.collect();
+        let ready = shards.iter_mut().filter_map(|shard| match shard {
+            PlannedShard::Ready(shard) => Some(shard),
+            PlannedShard::Broken { .. } | PlannedShard::Absent(_) => None,
+        });
+        let types = agree_on_types(ready, &pipeline.source, begun_types.as_ref())?;
         let units = units(&shards, pipeline.sink.unit_bytes.get(), pipeline.source.limit.map(|n| n.get()));
         let recipe = Recipe {
             rule: pipeline.patch.resolve(model.threshold),
@@ -220,6 +231,9 @@ impl Plan {
         let mut record =
             record(&pipeline, &model, &recipe.rule, (context, batch_tokens), &shards, &units, broken);
         record.revisions = revisions;
+        if let Some(types) = types {
+            record.meaning.insert(TYPES.into(), types);
+        }
         let fingerprint = record.fingerprint()?;
         Ok(Plan {
             output,
@@ -396,6 +410,9 @@ impl Plan {
         if let Some(condition) = &self.pipeline.source.filter {
             line("where", condition.clone());
         }
+        if let Some(types) = self.record.meaning.get(TYPES) {
+            line("types", types.to_string());
+        }
         let model = &self.model;
         line(
             "model",
@@ -519,7 +536,7 @@ fn planned_shard(place: &Place, pipeline: &Pipeline, memory: u64) -> Result<Plan
         Place::Absent(entry) => return Ok(PlannedShard::Absent(entry.clone())),
         Place::File(file) => file,
     };
-    Ok(match open_shard(file, &pipeline.source, memory)? {
+    Ok(match open_shard(file, &pipeline.source, pipeline.limits.max_document_bytes, memory)? {
         Ok(shard) => checked(shard, pipeline.sink.unit_bytes.get()),
         Err((identity, error)) => {
             PlannedShard::Broken { file: file.clone(), identity, reason: error.to_string() }

@@ -7,22 +7,31 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     ops::Range,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
+use arrow::{
+    array::{ArrayRef, LargeStringArray, RecordBatch, RecordBatchOptions},
+    compute::concat_batches,
+    datatypes::{DataType, Field, Fields, Schema},
+};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::{
     Grant, Held, RowGroup, ShardFile, SourceError,
     access::{ShardBytes, changed_or_unreachable},
-    filter::Verdict,
+    filter::{self, Filter, Verdict},
+    json,
     rows::{FoundRow, settle, too_long},
+    shape::{Seen, Sight},
     shard::{Format, Identity, Shard, identify_by_end},
+    typed,
 };
 use crate::{
     config::Source,
-    data::{RawBatch, Unit},
+    data::{RawBatch, Unit, value_bytes},
 };
 
 /// Where reading may begin: often enough to cut units well, seldom enough that a terabyte's places fit in memory.
@@ -37,6 +46,10 @@ const MAX_ZSTD_WINDOW_LOG: u32 = 27;
 /// And of the smallest that is counted: levels up to 19 stay below.
 const MIN_ZSTD_WINDOW_LOG: u32 = 23;
 const BUFFER_BYTES: usize = 256 << 10;
+/// What rows may take until those that are together are decoded and asked.
+const BATCH_BYTES: u64 = 4 << 20;
+/// What a row of them takes beside its values.
+const ROW_BYTES: u64 = 256;
 
 /// How a file's lines are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +79,50 @@ pub(super) struct LineIndex {
     starts: Vec<u64>,
     /// What tells at a glance whether the file is still the one that was read.
     end: Identity,
+    /// Rows whose keys were looked at.
+    pub(super) rows_seen: u64,
+    /// Keys of the first rows, in their order.
+    pub(super) first_keys: Vec<String>,
+    /// What the values of each of [`typed_keys`] have been, until they have [`columns`](Self::columns).
+    pub(super) seen: BTreeMap<String, Seen>,
+    /// Columns of [`typed_keys`], as all files agree on them.
+    pub(super) columns: Fields,
+}
+
+/// Keys whose values become columns: those that are carried, and those that the condition of `source` names. The content is
+/// text without that.
+///
+/// # Errors
+/// [`SourceError::Plan`] when the condition is none.
+pub(super) fn typed_keys(source: &Source) -> Result<Vec<String>, SourceError> {
+    let mut keys = source.carry.clone();
+    for name in filter::names(source)? {
+        if name != source.content && !keys.contains(&name) {
+            keys.push(name);
+        }
+    }
+    Ok(keys)
+}
+
+/// The condition of `source`, where [`typed_keys`] are `columns`. Without one where a column has no type: no row can be read then.
+///
+/// # Errors
+/// As [`filter::of`].
+pub(super) fn condition(
+    columns: &Fields,
+    source: &Source,
+    path: &Path,
+) -> Result<Option<Filter>, SourceError> {
+    if columns.iter().any(|column| column.data_type().is_null()) {
+        return Ok(None);
+    }
+    filter::of(source, &asked(columns, source), path)
+}
+
+/// What a condition may ask about.
+fn asked(columns: &Fields, source: &Source) -> Schema {
+    let content = Field::new(&source.content, DataType::LargeUtf8, true);
+    Schema::new(columns.iter().cloned().chain([Arc::new(content)]).collect::<Vec<_>>())
 }
 
 /// The bytes of a file as they are read, hashed.
@@ -98,10 +155,10 @@ struct Line {
     length: u64,
 }
 
-/// Why there is no line.
+/// Why there is no line, or no going on after it.
 enum Fault {
     Io(io::Error),
-    /// The memory for it was not granted.
+    /// The memory for it was not granted, or what it holds is not to be planned with.
     Refused(SourceError),
 }
 
@@ -187,34 +244,43 @@ fn longest_line(max_document_bytes: u64) -> u64 {
     max_document_bytes.saturating_mul(6).saturating_add(1 << 20)
 }
 
-/// Reads `file` through.
+/// Reads `file` through. Lines that take more than `max_bytes` of memory, or that no document of `max_document_bytes` takes, are
+/// not looked into: they are not read later either.
 ///
 /// # Errors
-/// [`SourceError::Plan`] when it cannot be opened, lacks a column, or `source` asks for more than content and id;
+/// [`SourceError::Plan`] when it cannot be opened, lacks a column, or a key that needs a type has values that none fits;
 /// [`SourceError::Data`] with the shard's identity when it cannot be unpacked.
 pub(super) fn survey(
     file: &ShardFile,
     packing: Packing,
     source: &Source,
+    max_document_bytes: u64,
+    max_bytes: u64,
 ) -> Result<Result<Shard, (Identity, SourceError)>, SourceError> {
     let path = &file.path;
-    for (key, is_written) in [("carry", !source.carry.is_empty()), ("where", source.filter.is_some())] {
-        if is_written {
-            return Err(SourceError::Plan(format!(
-                "source.{key}: {} is JSON Lines, whose columns have no types yet; leave the key out, or convert the file to Parquet",
-                path.display()
-            )));
-        }
-    }
     let mut handle = ShardBytes::whole(file)?.file;
     let end = identify_by_end(&mut handle, path)?;
-    let mut survey = Survey::default();
+    let mut survey = Survey {
+        path: path.as_path().into(),
+        typed: typed_keys(source)?,
+        longest: longest_line(max_document_bytes).min(max_bytes / 3),
+        row_groups: Vec::new(),
+        starts: Vec::new(),
+        n_rows: 0,
+        keys: Vec::new(),
+        n_first: 0,
+        has_content: false,
+        has_id: false,
+        rows_seen: 0,
+        seen: BTreeMap::new(),
+    };
     let sha256 = match survey.read(handle, packing, source) {
         Ok(sha256) => sha256,
-        Err(error) => {
+        Err(Fault::Io(error)) => {
             let failed = SourceError::Data(format!("failed to read {}: {error}", path.display()));
             return Ok(Err((end, failed)));
         }
+        Err(Fault::Refused(error)) => return Err(error),
     };
     for (key, name, is_there) in [
         ("content", &source.content, survey.has_content),
@@ -229,67 +295,120 @@ pub(super) fn survey(
             )));
         }
     }
-    let index = LineIndex { packing, starts: survey.starts, end: end.clone() };
+    let index = LineIndex {
+        packing,
+        starts: survey.starts,
+        end: end.clone(),
+        rows_seen: survey.rows_seen,
+        first_keys: survey.keys,
+        seen: survey.seen,
+        columns: Fields::empty(),
+    };
     Ok(Ok(Shard {
         file: file.clone(),
         identity: Identity { footer_sha256: sha256, ..end },
         row_groups: survey.row_groups,
-        carried: arrow::datatypes::Fields::empty(),
+        carried: Fields::empty(),
         format: Format::Lines(Arc::new(index)),
     }))
 }
 
 /// What is found out on the way through a file.
-#[derive(Default)]
 struct Survey {
+    path: Arc<Path>,
+    typed: Vec<String>,
+    /// A line that is longer is not looked into.
+    longest: u64,
     row_groups: Vec<RowGroup>,
     starts: Vec<u64>,
+    n_rows: u64,
     /// Keys of the first rows, in their order.
     keys: Vec<String>,
     n_first: usize,
     has_content: bool,
     has_id: bool,
+    /// Rows that `seen` knows of.
+    rows_seen: u64,
+    seen: BTreeMap<String, Seen>,
 }
 
 impl Survey {
     /// Returns the SHA-256, hex, of the whole file.
-    fn read(&mut self, mut handle: File, packing: Packing, source: &Source) -> io::Result<String> {
-        handle.rewind()?;
+    fn read(&mut self, mut handle: File, packing: Packing, source: &Source) -> Result<String, Fault> {
+        handle.rewind().map_err(Fault::Io)?;
         let hash = Arc::new(Mutex::new(Sha256::new()));
-        let file = Hashed { file: handle.try_clone()?, hash: hash.clone() };
-        let mut lines = Lines::open(file, packing, 0)?;
+        let file = Hashed { file: handle.try_clone().map_err(Fault::Io)?, hash: hash.clone() };
+        let mut lines = Lines::open(file, packing, 0).map_err(Fault::Io)?;
         let mut line = Vec::new();
         loop {
-            let most = if self.n_first < FIRST_ROWS { FIRST_ROW_BYTES } else { 0 };
-            let Line { start, length } = match lines.next(&mut line, most, &mut |_| Ok(())) {
-                Ok(Some(next)) => next,
-                Ok(None) => break,
-                Err(Fault::Io(error)) => return Err(error),
-                Err(Fault::Refused(error)) => return Err(io::Error::other(error)),
+            let most = match self.typed.is_empty() {
+                false => self.longest,
+                true if self.n_first < FIRST_ROWS => FIRST_ROW_BYTES,
+                true => 0,
             };
-            self.count(start, length);
-            if length <= most {
+            let Some(Line { start, length }) = lines.next(&mut line, most, &mut |_| Ok(()))? else { break };
+            if self.n_first < FIRST_ROWS && length <= most.min(FIRST_ROW_BYTES) {
                 self.look_into(&line, source);
             }
+            let is_whole = length <= most;
+            let carried = if is_whole && !self.typed.is_empty() { self.see(&line, source)? } else { 0 };
+            self.count(start, length, carried);
         }
         drop(lines);
         // What lies behind the last frame is part of the file, too. The handles share their place in it.
-        io::copy(&mut Hashed { file: handle, hash: hash.clone() }, &mut io::sink())?;
+        io::copy(&mut Hashed { file: handle, hash: hash.clone() }, &mut io::sink()).map_err(Fault::Io)?;
         let hash = hash.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(format!("{:x}", hash.finalize()))
     }
 
-    fn count(&mut self, start: u64, length: u64) {
+    fn count(&mut self, start: u64, length: u64, carried_bytes: u64) {
+        self.n_rows += 1;
+        let content_bytes = length.saturating_sub(carried_bytes);
         match self.row_groups.last_mut() {
-            Some(group) if group.content_bytes < BLOCK_BYTES => {
+            Some(group) if group.content_bytes + group.carried_bytes < BLOCK_BYTES => {
                 group.rows += 1;
-                group.content_bytes += length;
+                group.content_bytes += content_bytes;
+                group.carried_bytes += carried_bytes;
             }
             _ => {
-                self.row_groups.push(RowGroup { rows: 1, content_bytes: length, carried_bytes: 0 });
+                self.row_groups.push(RowGroup { rows: 1, content_bytes, carried_bytes });
                 self.starts.push(start);
             }
         }
+    }
+
+    /// Takes note of the values of the keys that need a type; returns the bytes of those that are carried.
+    fn see(&mut self, line: &[u8], source: &Source) -> Result<u64, Fault> {
+        let mut values: Vec<Option<&RawValue>> = vec![None; self.typed.len()];
+        let parsed = json::fields(line, |key, value| {
+            if let Some(index) = self.typed.iter().position(|name| *name == key) {
+                values[index] = Some(value);
+            }
+        });
+        if parsed.is_err() {
+            // It goes to quarantine when it is read.
+            return Ok(0);
+        }
+        self.rows_seen += 1;
+        let sight = Sight::Row { file: self.path.clone(), row: self.n_rows };
+        let mut carried_bytes = 0;
+        for (index, (name, value)) in self.typed.iter().zip(values).enumerate() {
+            let Some(value) = value else { continue };
+            // What is carried stands before what is only asked about.
+            let is_carried = index < source.carry.len();
+            if is_carried {
+                carried_bytes += value.get().len() as u64;
+            }
+            let seen = match self.seen.get_mut(name) {
+                Some(seen) => seen,
+                None => self.seen.entry(name.clone()).or_default(),
+            };
+            seen.see(name, value, &sight).map_err(|problem| {
+                let key = if is_carried { "carry" } else { "where" };
+                Fault::Refused(SourceError::Plan(format!("source.{key}: {problem}")))
+            })?;
+        }
+        Ok(carried_bytes)
     }
 
     fn look_into(&mut self, line: &[u8], source: &Source) {
@@ -311,9 +430,59 @@ pub struct LineReader {
     /// Number of the next line.
     next_row: u64,
     units: VecDeque<Range<u64>>,
+    keys: Keys,
+    filter: Option<Filter>,
     shard: Shard,
     source: Source,
     max_document_bytes: u64,
+}
+
+/// Keys of a line that are read, each once.
+struct Keys {
+    names: Vec<String>,
+    content: usize,
+    id: usize,
+    /// Columns of those that have a type, and which names they are of.
+    columns: Fields,
+    typed: Vec<usize>,
+}
+
+impl Keys {
+    fn new(source: &Source, columns: &Fields) -> Keys {
+        let mut names: Vec<String> = Vec::new();
+        let mut place = |name: &str| match names.iter().position(|known| known == name) {
+            Some(index) => index,
+            None => {
+                names.push(name.to_owned());
+                names.len() - 1
+            }
+        };
+        let (content, id) = (place(&source.content), place(&source.id.name));
+        let typed = columns.iter().map(|column| place(column.name())).collect();
+        Keys { names, content, id, columns: columns.clone(), typed }
+    }
+}
+
+/// A row on its way from its line to the batch.
+struct Row {
+    source_row: u64,
+    /// What the row is, where no condition need be asked.
+    verdict: Option<Verdict>,
+    id: Result<Option<String>, String>,
+    /// `None` where it is null.
+    content: Result<Option<Vec<u8>>, String>,
+    /// Of the keys with a type; empty when there are none.
+    values: Vec<Option<Box<RawValue>>>,
+}
+
+impl Row {
+    fn without_values(source_row: u64, verdict: Verdict) -> Row {
+        Row { source_row, verdict: Some(verdict), id: Ok(None), content: Ok(None), values: Vec::new() }
+    }
+
+    fn content_bytes(&self) -> u64 {
+        self.content.as_ref().ok().and_then(Option::as_ref).map_or(0, |content| content.len() as u64)
+    }
 }
 
 impl LineReader {
@@ -353,6 +522,8 @@ impl LineReader {
             lines: Lines::open(file, index.packing, offset).map_err(failed)?,
             next_row,
             units: units.iter().cloned().collect(),
+            keys: Keys::new(source, &index.columns),
+            filter: condition(&index.columns, source, path)?,
             shard: shard.clone(),
             source: source.clone(),
             max_document_bytes,
@@ -366,7 +537,7 @@ impl LineReader {
             self.units.pop_front();
         }
         if self.units.pop_front().as_ref() != Some(&unit.rows) || self.next_row > unit.rows.start {
-            return Err(self.fault("the rows were asked for out of order"));
+            return Err(self.fault(self.next_row, "the rows were asked for out of order"));
         }
         let unpacking = self.lines.held;
         let mut held = Held { reader: unpacking, ..Held::default() };
@@ -376,33 +547,67 @@ impl LineReader {
             self.next_line(&mut line, 0, &mut |_| Ok(()))?;
         }
         let most = longest_line(self.max_document_bytes);
+        let is_carrying = !self.source.carry.is_empty();
+        let mut carried: Vec<RecordBatch> = Vec::new();
+        let (mut rows, mut rows_bytes, mut line_bytes): (Vec<Row>, u64, u64) = (Vec::new(), 0, 0);
         while self.next_row < unit.rows.end {
-            let (row, file) = (self.next_row, &self.shard.file.source_file);
-            if self.source.sample.is_some_and(|sample| !sample.keeps(file, row)) {
+            let (number, file) = (self.next_row, &self.shard.file.source_file);
+            if self.source.sample.is_some_and(|sample| !sample.keeps(file, number)) {
                 // Neither held nor parsed.
                 self.next_line(&mut line, 0, &mut |_| Ok(()))?;
-                batch.n_filtered += 1;
-                continue;
+                if is_carrying {
+                    rows.push(Row::without_values(number, Verdict::Drop));
+                    rows_bytes += ROW_BYTES;
+                } else {
+                    batch.n_filtered += 1;
+                }
+            } else {
+                let length = self.next_line(&mut line, most, &mut |bytes| {
+                    line_bytes = line_bytes.max(bytes);
+                    held.reader = unpacking.saturating_add(line_bytes).saturating_add(rows_bytes);
+                    grant(held)
+                })?;
+                let row = self.parse(number, &line, length);
+                rows_bytes = rows_bytes.saturating_add(self.row_bytes(&row));
+                rows.push(row);
             }
-            let length = self.next_line(&mut line, most, &mut |bytes| {
-                held.reader = held.reader.max(unpacking + bytes);
-                grant(held)
-            })?;
-            let (id, content) = self.parse(&line, length);
-            held.content += content.as_ref().map_or(0, |content| content.len() as u64);
+            held.reader = unpacking.saturating_add(line_bytes).saturating_add(rows_bytes);
             grant(held)?;
-            let found = FoundRow { verdict: Verdict::Keep, id, content: content.map(Cow::Owned) };
-            settle(&mut batch, &self.shard.file.source_file, row, found);
+            if rows_bytes >= BATCH_BYTES || self.next_row == unit.rows.end {
+                let columns = self.decode(&mut rows)?;
+                let verdicts = self.verdicts(&mut rows, &columns)?;
+                if is_carrying {
+                    // Columns that are carried stand first.
+                    let n_carried = self.source.carry.len();
+                    let of_rows = columns.project(&(0..n_carried).collect::<Vec<_>>());
+                    let of_rows = of_rows.map_err(|error| self.fault(number, &error.to_string()))?;
+                    held.carried += of_rows.columns().iter().map(|column| value_bytes(column)).sum::<u64>();
+                    carried.push(of_rows);
+                }
+                let kept = rows.iter().zip(&verdicts).filter(|(_, verdict)| **verdict == Verdict::Keep);
+                held.content += kept.map(|(row, _)| row.content_bytes()).sum::<u64>();
+                held.reader = unpacking.saturating_add(line_bytes);
+                rows_bytes = 0;
+                grant(held)?;
+                for (row, verdict) in rows.drain(..).zip(verdicts) {
+                    let Row { source_row, id, content, .. } = row;
+                    let content =
+                        content.and_then(|content| content.ok_or_else(|| "the content is null".to_owned()));
+                    let found = FoundRow { verdict, id, content: content.map(Cow::Owned) };
+                    settle(&mut batch, &self.shard.file.source_file, source_row, found);
+                }
+            }
+        }
+        if let Some(first) = carried.first() {
+            let all = concat_batches(&first.schema(), &carried);
+            batch.carried = Some(all.map_err(|error| self.fault(unit.rows.start, &error.to_string()))?);
         }
         Ok(batch)
     }
 
-    fn fault(&self, problem: &str) -> SourceError {
-        SourceError::Data(format!(
-            "failed to read {} at row {}: {problem}",
-            self.shard.file.path.display(),
-            self.next_row
-        ))
+    fn fault(&self, row: u64, problem: &str) -> SourceError {
+        let path = self.shard.file.path.display();
+        SourceError::Data(format!("failed to read {path} at row {row}: {problem}"))
     }
 
     /// Length of the next line, and its first `most` bytes.
@@ -412,47 +617,127 @@ impl LineReader {
         most: u64,
         grant: &mut dyn FnMut(u64) -> Result<(), SourceError>,
     ) -> Result<u64, SourceError> {
+        let row = self.next_row;
         match self.lines.next(line, most, grant) {
             Ok(Some(Line { length, .. })) => {
                 self.next_row += 1;
                 Ok(length)
             }
-            Ok(None) => Err(self.fault("the file has fewer rows than it had when the run was planned")),
-            Err(Fault::Io(error)) => Err(self.fault(&error.to_string())),
+            Ok(None) => Err(self.fault(row, "the file has fewer rows than it had when the run was planned")),
+            Err(Fault::Io(error)) => Err(self.fault(row, &error.to_string())),
             Err(Fault::Refused(error)) => Err(error),
         }
     }
 
-    /// Id and content of a line of `length` bytes.
-    fn parse(&self, line: &[u8], length: u64) -> (Result<Option<String>, String>, Result<Vec<u8>, String>) {
+    /// Row `number` of a line of `length` bytes.
+    fn parse(&self, number: u64, line: &[u8], length: u64) -> Row {
         if length > line.len() as u64 {
             let most = self.max_document_bytes;
             let problem = format!(
                 "the line has {length} bytes, more than a document of limits.max_document_bytes = {most} takes"
             );
-            return (Ok(None), Err(problem));
+            return Row::without_values(number, Verdict::Unknown(problem));
         }
-        let row: BTreeMap<Cow<'_, str>, &RawValue> = match serde_json::from_slice(line) {
-            Ok(row) => row,
-            Err(error) => return (Ok(None), Err(no_object(&error))),
-        };
-        let content = match row.get(self.source.content.as_str()).map(|value| value.get()) {
-            None | Some("null") => Err("the content is null".to_owned()),
-            Some(value) => match serde_json::from_str::<Cow<'_, str>>(value) {
+        let keys = &self.keys;
+        let mut values: Vec<Option<&RawValue>> = vec![None; keys.names.len()];
+        let parsed = json::fields(line, |key, value| {
+            if let Some(index) = keys.names.iter().position(|name| *name == key) {
+                values[index] = Some(value);
+            }
+        });
+        if let Err(error) = parsed {
+            return Row::without_values(number, Verdict::Unknown(no_object(&error)));
+        }
+        let content = match values[keys.content].map(RawValue::get) {
+            None | Some("null") => Ok(None),
+            Some(value) => match json::string(value) {
                 Ok(text) => too_long(text.len() as u64, self.max_document_bytes)
-                    .map_or_else(|| Ok(text.into_owned().into_bytes()), Err),
+                    .map_or_else(|| Ok(Some(text.into_owned().into_bytes())), Err),
                 Err(_) if !value.starts_with('"') => Err("the content is no string".to_owned()),
                 Err(error) => Err(no_object(&error)),
             },
         };
-        let id = match row.get(self.source.id.name.as_str()).map(|value| value.get()) {
+        let id = match values[keys.id].map(RawValue::get) {
             None | Some("null") => Ok(None),
             Some(value) if value.parse::<i128>().is_ok() => Ok(Some(value.to_owned())),
-            Some(value) => serde_json::from_str::<String>(value)
-                .map(Some)
+            Some(value) => json::string(value)
+                .map(|id| Some(id.into_owned()))
                 .map_err(|_| "the id is neither a string nor an integer".to_owned()),
         };
-        (id, content)
+        let values = keys.typed.iter().map(|&index| values[index].map(RawValue::to_owned)).collect();
+        Row { source_row: number, verdict: None, id, content, values }
+    }
+
+    /// About what a row takes until it is settled.
+    fn row_bytes(&self, row: &Row) -> u64 {
+        let values = row.values.iter().zip(&self.keys.columns);
+        let values =
+            values.filter_map(|(value, column)| Some(typed::cost(value.as_deref()?, column.data_type())));
+        // A condition on the content is asked of a copy.
+        let copies = if self.asks_content() { 2 } else { 1 };
+        row.content_bytes()
+            .saturating_mul(copies)
+            .saturating_add(values.fold(0, u64::saturating_add))
+            .saturating_add(ROW_BYTES)
+    }
+
+    fn asks_content(&self) -> bool {
+        self.filter.as_ref().is_some_and(|filter| filter.columns().any(|name| name == self.source.content))
+    }
+
+    /// The columns of `rows`. A row with a value that does not fit is told, and has none.
+    fn decode(&self, rows: &mut [Row]) -> Result<RecordBatch, SourceError> {
+        let columns = &self.keys.columns;
+        let values: Vec<&[Option<Box<RawValue>>]> = rows.iter().map(|row| row.values.as_slice()).collect();
+        if let Ok(batch) = typed::batch(columns, &values) {
+            return Ok(batch);
+        }
+        for row in rows.iter_mut() {
+            if let Err(problem) = typed::batch(columns, &[row.values.as_slice()]) {
+                row.verdict = Some(Verdict::Unknown(problem));
+                row.values.clear();
+            }
+        }
+        let values: Vec<&[Option<Box<RawValue>>]> = rows.iter().map(|row| row.values.as_slice()).collect();
+        let first = rows.first().map_or(self.next_row, |row| row.source_row);
+        typed::batch(columns, &values).map_err(|problem| self.fault(first, &problem))
+    }
+
+    /// Whether each of `rows`, which have `columns`, counts.
+    fn verdicts(&self, rows: &mut [Row], columns: &RecordBatch) -> Result<Vec<Verdict>, SourceError> {
+        let first = rows.first().map_or(self.next_row, |row| row.source_row);
+        let asks_content = self.asks_content();
+        let mut verdicts = match &self.filter {
+            None => vec![Verdict::Keep; rows.len()],
+            Some(filter) => {
+                let asked = if asks_content { self.with_content(rows, columns) } else { Ok(columns.clone()) };
+                asked
+                    .and_then(|asked| filter.verdicts(&asked, |_, _| true))
+                    .map_err(|problem| self.fault(first, &format!("source.where: {problem}")))?
+            }
+        };
+        for (row, verdict) in rows.iter_mut().zip(&mut verdicts) {
+            match (row.verdict.take(), &row.content) {
+                (Some(known), _) => *verdict = known,
+                (None, Err(reason)) if asks_content => *verdict = Verdict::Unknown(reason.clone()),
+                (None, _) => {}
+            }
+        }
+        Ok(verdicts)
+    }
+
+    /// `columns` of `rows`, and their content as one more.
+    fn with_content(&self, rows: &[Row], columns: &RecordBatch) -> Result<RecordBatch, String> {
+        let text = |row: &Row| {
+            let content = row.content.as_ref().ok().and_then(Option::as_ref)?;
+            Some(std::str::from_utf8(content).map(str::to_owned))
+        };
+        let texts = rows.iter().map(|row| text(row).transpose()).collect::<Result<LargeStringArray, _>>();
+        let texts: ArrayRef = Arc::new(texts.map_err(|error| error.to_string())?);
+        let arrays = columns.columns().iter().cloned().chain([texts]).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        let schema = Arc::new(asked(&self.keys.columns, &self.source));
+        RecordBatch::try_new_with_options(schema, arrays, &options).map_err(|error| error.to_string())
     }
 }
 

@@ -1,6 +1,7 @@
 //! From a source URI to shards, units and rows. Knows nothing of what the rows mean to a model.
 
 mod access;
+mod agree;
 mod cells;
 mod delta;
 mod files;
@@ -10,18 +11,22 @@ mod filter;
 #[path = "no_filter.rs"]
 mod filter;
 mod footer;
+mod json;
 mod lines;
 mod listing;
 mod pages;
 mod parquet;
 mod reader;
 mod rows;
+mod shape;
 mod shard;
 mod snappy;
 mod thrift;
+mod typed;
 mod units;
 
 pub use self::{
+    agree::agree_on_types,
     listing::{Member, ShardFile, list_shards},
     reader::{Grant, Held, RowReader},
     shard::{Identity, Shard, open_shard},

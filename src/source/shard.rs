@@ -38,7 +38,7 @@ pub struct Shard {
     pub identity: Identity,
     /// Row groups in file order; in a file that has none, runs of rows.
     pub row_groups: Vec<RowGroup>,
-    /// Fields of the carried columns.
+    /// Fields of the carried columns; in JSON Lines none before [`agree_on_types`](super::agree_on_types).
     pub carried: Fields,
     pub(super) format: Format,
 }
@@ -52,7 +52,7 @@ pub(super) enum Format {
 }
 
 /// Looks through `file`, in the format that `source` names, or that its own name tells, and finds the columns that `source`
-/// names. A footer that takes more than `max_bytes` of memory is not read.
+/// names. Documents are at most `max_document_bytes` long; a footer that takes more than `max_bytes` of memory is not read.
 ///
 /// # Errors
 /// [`SourceError::Plan`] when the file cannot be opened, or a column is missing or of a type that holds
@@ -60,12 +60,15 @@ pub(super) enum Format {
 pub fn open_shard(
     file: &ShardFile,
     source: &Source,
+    max_document_bytes: u64,
     max_bytes: u64,
 ) -> Result<Result<Shard, (Identity, SourceError)>, SourceError> {
     let (packing, has_lines) = Packing::of(&file.source_file);
     match (&file.members, source.format, has_lines) {
         (Some(members), ..) => files::survey(file, members, source).map(Ok),
-        (None, FileFormat::Jsonl, _) | (None, FileFormat::Auto, true) => lines::survey(file, packing, source),
+        (None, FileFormat::Jsonl, _) | (None, FileFormat::Auto, true) => {
+            lines::survey(file, packing, source, max_document_bytes, max_bytes)
+        }
         (None, FileFormat::Auto | FileFormat::Parquet | FileFormat::Files, _) => {
             footer::survey(file, source, max_bytes)
         }

@@ -13,7 +13,10 @@ use arrow::{
 
 use parquet::arrow::{ArrowWriter, arrow_writer::compute_leaves};
 
-use crate::support::{Work, assert_sound, prose, read_table};
+use crate::{
+    lines::{both, from, joined, pack},
+    support::{Work, assert_sound, prose, read_table, set_flags},
+};
 
 fn text(values: &[&str]) -> ArrayRef {
     Arc::new(StringArray::from(values.to_vec()))
@@ -98,9 +101,13 @@ fn where_is(condition: &str) -> String {
 }
 
 fn kept(work: &Work, condition: &str) -> Vec<u64> {
+    kept_with(work, &[&where_is(condition)])
+}
+
+fn kept_with(work: &Work, sets: &[&str]) -> Vec<u64> {
     let out = tempfile::tempdir().unwrap();
     let out = out.path();
-    work.blt("run", &["--set", &where_is(condition), "--output", out.to_str().unwrap()]).expect(0, &[]);
+    work.blt("run", &[&set_flags(sets)[..], &["--output", out.to_str().unwrap()]].concat()).expect(0, &[]);
     assert_sound(out);
     let documents = read_table(out, "documents");
     documents
@@ -201,7 +208,7 @@ fn sample_limit_and_where_go_together() {
     work.shard("a.parquet", [("text", text(&texts)), ("n", numbers)], 50);
     let rows = |sets: &[&str]| {
         let out = tempfile::tempdir().unwrap();
-        let flags = [&["--output", out.path().to_str().unwrap()], &*crate::support::set_flags(sets)].concat();
+        let flags = [&["--output", out.path().to_str().unwrap()], &*set_flags(sets)].concat();
         work.blt("run", &flags).expect(0, &[]);
         let table = read_table(out.path(), "documents").unwrap();
         crate::support::rows(&table).iter().map(|row| row.source_row).collect::<Vec<u64>>()
@@ -312,7 +319,7 @@ fn groups_without_rows_and_contents_in_a_struct_do_not_confuse_it() {
         let condition = where_is(condition);
         let sets =
             ["source.content=image", &condition, "limits.max_document_bytes=5", "limits.max_quarantined=9"];
-        work.blt("run", &crate::support::set_flags(&sets))
+        work.blt("run", &set_flags(&sets))
     };
     run("image.path <> '1.png'").expect(0, &["2 documents, 1 left out by where or sample, 2 in quarantine"]);
     run("length(image.bytes) > 3").expect(2, &["source.where"]);
@@ -347,4 +354,149 @@ fn a_document_that_is_too_long_is_not_asked() {
     let condition = where_is("length(text) < 10");
     work.run(&[&condition, "limits.max_document_bytes=2000", "limits.max_quarantined=2"])
         .expect(0, &["1 documents, 2 in quarantine"]);
+}
+
+#[test]
+fn lines_are_asked_as_parquet_is() {
+    let work = Work::new();
+    let lines = joined(&both(&work));
+    pack(&work.path("shards/a.jsonl"), &lines);
+    pack(&work.path("shards/a.jsonl.gz"), &lines);
+    let mut n_kept = 0;
+    for condition in [
+        "n > 1",
+        "n IS NULL OR n = 5",
+        "n = 9007199254740993",
+        "big > 9223372036854775807",
+        "score BETWEEN -1 AND 1",
+        "ok",
+        "name = 'x' OR length(name) = 0",
+        "array_length(tags) = 3",
+        "meta.a IS NOT NULL",
+        "length(text) > 4",
+        "text LIKE 't%' AND id <> 'b'",
+        "id IN ('a', 'e')",
+        "1 = 1",
+        "n = 99",
+    ] {
+        let expected = kept(&work, condition);
+        n_kept += expected.len();
+        for name in ["a.jsonl", "a.jsonl.gz"] {
+            for more in
+                ["sink.unit_bytes=1000000", "sink.unit_bytes=100", "source.carry=['meta', 'n', 'tags']"]
+            {
+                let found = kept_with(&work, &[&from(&work, name), &where_is(condition), more]);
+                assert_eq!(found, expected, "{name}, {condition}, {more}");
+            }
+        }
+    }
+    assert!(n_kept > 20, "{n_kept}");
+}
+
+#[test]
+fn what_is_wrong_with_a_condition_on_lines_is_said_before_anything_runs() {
+    let work = Work::new();
+    let lines = joined(&both(&work));
+    pack(&work.path("shards/a.jsonl"), &lines);
+    let uri = from(&work, "*.jsonl");
+    for (condition, parts) in [
+        (
+            "scor > 3",
+            &["source.where: no row has a key scor; did you mean score?", "a.jsonl have big, id, meta"][..],
+        ),
+        ("n > 'many'", &["`>` needs values of one kind", "i64", "str"]),
+        ("text > 1", &["`>` needs values of one kind"]),
+        ("n + 1", &["it must be true or false for a row, but is i64"]),
+        ("n > avg(n)", &["without aggregates"]),
+        ("\"^n.*$\" > 1", &["without patterns"]),
+        ("n >", &["source.where = \"n >\""]),
+        ("other = 1", &["source.where: other[] is an integer in row 0 of", "and a string in row 0 of"]),
+    ] {
+        for command in ["plan", "run"] {
+            work.blt(command, &set_flags(&[&uri, &where_is(condition)])).expect(2, parts);
+            assert!(!work.out().exists(), "{condition} leaves no output");
+        }
+    }
+    // Types agree over all files, also for what is only asked about.
+    pack(&work.path("shards/b.jsonl"), b"{\"text\": \"x\", \"n\": true}\n");
+    let outcome = work.blt("plan", &set_flags(&[&uri, &where_is("n > 1")]));
+    outcome
+        .expect(2, &["source.where: n is an integer in row 0 of", "a.jsonl and true or false in row 0 of"]);
+    pack(&work.path("shards/b.jsonl"), b"{\"text\": \"x\", \"n\": 0.5}\n");
+    work.blt("plan", &set_flags(&[&uri, &where_is("n > 1")])).expect(2, &["n is a float64 in row 0 of"]);
+}
+
+#[test]
+fn lines_that_cannot_be_asked_go_to_quarantine_and_the_rest_is_carried_along() {
+    let work = Work::new();
+    let lines = [
+        r#"{"text": "kept", "n": 1, "s": "a"}"#,
+        r#"{"text": "left out", "n": 0, "s": "b"}"#,
+        r#"{"text": "broken", "n": 1"#,
+        r#"{"text": "half", "n": 1, "s": "\ud83d"}"#,
+        r#"{"text": 5, "n": 0}"#,
+        r#"{"text": "long, far longer than it may be", "n": 0}"#,
+        r#"{"text": null, "n": 0}"#,
+        r#"{"text": "kept, too", "n": 2, "s": null}"#,
+    ];
+    pack(&work.path("shards/a.jsonl"), &joined(&lines));
+    let uri = from(&work, "a.jsonl");
+    let run = |condition: &str, parts: &[&str]| {
+        let condition = where_is(condition);
+        let sets = [
+            &*uri,
+            &condition,
+            "source.carry=['s', 'n']",
+            "limits.max_quarantined=1.0",
+            "limits.max_document_bytes=20",
+        ];
+        let _ = fs::remove_dir_all(work.out());
+        work.blt("run", &set_flags(&sets)).expect(0, parts);
+        assert_sound(&work.out());
+        let column = |table: &str, name: &str| -> Vec<Option<String>> {
+            let table = read_table(&work.out(), table).unwrap();
+            table[name].as_string::<i32>().iter().map(|value| value.map(str::to_owned)).collect()
+        };
+        assert_eq!(column("documents", "s"), [Some("a".to_owned()), None]);
+        column("quarantine", "reason").into_iter().flatten().collect::<Vec<String>>()
+    };
+    // What is not asked about does not matter in a row that does not count.
+    let reasons = run("n > 0", &["8 read, 2 documents, 4 left out by where or sample, 2 in quarantine"]);
+    assert!(reasons[0].starts_with("the line is no JSON object"), "{reasons:?}");
+    assert!(reasons[1].starts_with("s is no JSON"), "{reasons:?}");
+    let reasons = run("text LIKE 'kept%'", &["2 documents, 2 left out by where or sample, 4 in quarantine"]);
+    assert_eq!(reasons[2], "the content is no string");
+    assert!(reasons[3].starts_with("31 bytes of content, more than"), "{reasons:?}");
+    // Where no row can be read there is nothing to ask.
+    pack(&work.path("shards/b.jsonl"), b"{broken\n[1]\n");
+    for condition in ["n > 1", "s LIKE 'a%'", "m.x = 1", "length(s) > 3 AND s ~ 'x'"] {
+        let sets = [&*from(&work, "b.jsonl"), &where_is(condition), "limits.max_quarantined=1.0"];
+        let _ = fs::remove_dir_all(work.out());
+        work.blt("run", &set_flags(&sets)).expect(0, &["2 in quarantine"]);
+    }
+}
+
+#[test]
+fn sample_limit_and_where_go_together_for_lines_of_many_batches() {
+    let work = Work::new();
+    let row =
+        |i: u32| format!("{{\"text\": {:?}, \"n\": {i}, \"s\": {:?}}}\n", prose(20, i), "x".repeat(3000));
+    pack(&work.path("shards/a.jsonl.zst"), (0..4000).map(row).collect::<String>().as_bytes());
+    let uri = from(&work, "a.jsonl.zst");
+    let sample = "source.sample={ fraction = 0.05 }";
+    let sampled = kept_with(&work, &[&uri, sample]);
+    assert!((100..300).contains(&sampled.len()), "{}", sampled.len());
+    let condition = where_is("n % 3 = 0 AND length(s) = 3000");
+    let expected: Vec<u64> = sampled.into_iter().filter(|row| row % 3 == 0 && *row < 3000).collect();
+    for more in ["source.carry=['n', 's']", "sink.unit_bytes=100000000", "limits.memory='200 MiB'"] {
+        assert_eq!(
+            kept_with(&work, &[&uri, sample, &condition, "source.limit=3000", more]),
+            expected,
+            "{more}"
+        );
+    }
+    work.run(&[&uri, &condition, "source.limit=3000", "source.carry=['n']", "sink.embeddings=none"]);
+    let documents = work.table("documents").unwrap();
+    let numbers = documents["n"].as_primitive::<Int64Type>().values();
+    assert_eq!(numbers.to_vec(), (0..3000).step_by(3).collect::<Vec<i64>>());
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bad_input;
+#[cfg(feature = "flex")]
+mod burn_itself;
 mod command_line;
 mod content_types;
 mod engine;
@@ -18,9 +20,16 @@ mod gpu;
 mod hard_files;
 #[cfg(feature = "remote")]
 mod http1;
+#[cfg(feature = "remote")]
+mod hub;
+#[cfg(feature = "remote")]
+mod hub_client;
+#[cfg(feature = "remote")]
+mod hub_server;
 mod lines;
 mod loose_files;
 mod memory;
+mod model_files;
 mod packing;
 mod patches;
 mod pipeline_keys;
@@ -30,10 +39,14 @@ mod reference;
 mod resume;
 #[cfg(feature = "remote")]
 mod s3_server;
+#[cfg(feature = "remote")]
+mod s3_stories;
 mod signals;
 mod storage;
 #[cfg(feature = "remote")]
 mod store_sink;
+#[cfg(feature = "remote")]
+mod store_source;
 mod support;
 mod tables;
 mod torture;

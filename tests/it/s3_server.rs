@@ -367,16 +367,19 @@ impl State {
 
     fn copy(&mut self, request: &Request, bucket: &str, key: &str) -> Answered {
         self.check_write(request, bucket, key)?;
+        let mut object = self.copied(request)?.clone();
+        object.modified = SystemTime::now();
+        let result = copy_result("CopyObjectResult", &object.tag, object.modified);
+        self.store(bucket, key, object);
+        Ok(result)
+    }
+
+    /// The object that `x-amz-copy-source` names.
+    fn copied(&self, request: &Request) -> Result<&Object, Refusal> {
         let source = decode(request.headers.get("x-amz-copy-source").unwrap_or_default());
         let source = source.strip_prefix('/').unwrap_or(&source);
-        let (from_bucket, from_key) = source.split_once('/').unwrap_or((source, ""));
-        let mut object = self.object(from_bucket, from_key)?.clone();
-        object.modified = SystemTime::now();
-        let (tag, modified) = (escape(&object.tag), iso_date(object.modified));
-        self.store(bucket, key, object);
-        Ok(Reply::xml(format!(
-            "<CopyObjectResult><ETag>{tag}</ETag><LastModified>{modified}</LastModified></CopyObjectResult>"
-        )))
+        let (bucket, key) = source.split_once('/').unwrap_or((source, ""));
+        self.object(bucket, key)
     }
 
     fn get(&self, request: &Request, bucket: &str, key: &str) -> Answered {
@@ -505,17 +508,19 @@ impl State {
     }
 
     fn put_part(&mut self, request: &Request, bucket: &str, key: &str, id: &str, body: Vec<u8>) -> Answered {
+        let copied = request.headers.get("x-amz-copy-source").is_some();
+        let body = if copied { self.copied(request)?.bytes.to_vec() } else { body };
+        let tag = tag(&body);
         let upload = self.upload(bucket, key, id)?;
         let number = request.query("partNumber").unwrap_or_default().parse::<usize>();
         let Some(number) = number.ok().filter(|number| (1..=10_000).contains(number)) else {
             return refuse(400, "InvalidArgument", "a part's number is 1 to 10000");
         };
-        if request.headers.get("x-amz-copy-source").is_some() {
-            return refuse(501, "NotImplemented", "parts are not copied");
-        }
-        let tag = tag(&body);
         upload.parts.insert(number, (body, tag.clone()));
-        Ok(echo_checksums(request, Reply::empty(200).with("ETag", tag)))
+        Ok(match copied {
+            true => copy_result("CopyPartResult", &tag, SystemTime::now()),
+            false => echo_checksums(request, Reply::empty(200).with("ETag", tag)),
+        })
     }
 
     fn complete(&mut self, request: &Request, bucket: &str, key: &str, id: &str, body: &[u8]) -> Answered {
@@ -605,6 +610,11 @@ fn echo_checksums(request: &Request, mut reply: Reply) -> Reply {
         }
     }
     reply
+}
+
+fn copy_result(name: &str, tag: &str, modified: SystemTime) -> Reply {
+    let (tag, modified) = (escape(tag), iso_date(modified));
+    Reply::xml(format!("<{name}><ETag>{tag}</ETag><LastModified>{modified}</LastModified></{name}>"))
 }
 
 /// First and past-the-end byte; `None` for what is no range and so is ignored.

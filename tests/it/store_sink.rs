@@ -596,6 +596,79 @@ fn without_credentials_the_variables_are_named() {
 }
 
 #[test]
+fn large_files_go_in_parts_whatever_becomes_of_one() {
+    const LARGE: [&str; 5] = [
+        "--set=sink.unit_bytes=1 MiB",
+        "--set=sink.embeddings=byte",
+        "--set=sink.embedding_dtype=f32",
+        "--set=sink.compression=none",
+        "--no-space-check",
+    ];
+    let story = Story::empty();
+    let texts: Vec<String> = (0..4).map(|row| prose(75_000, row)).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    story.work.texts("a.parquet", &texts);
+    story.work.blt("run", &LARGE).expect(0, &["finished"]);
+    let mut expected = snapshot(&story.work.out());
+    expected.remove("_blt/lock");
+    let largest = expected.values().map(Vec::len).max().unwrap();
+    assert!(largest > 20 << 20, "{largest} bytes go in more than one part");
+    for forgets in [false, true] {
+        story.server.set_forgets_completed(forgets);
+        let is_of_parts = |request: &Request| request.target.contains("uploadId=");
+        story.proxy.next(Fault::LoseAnswer, is_of_parts);
+        story.proxy.next(Fault::ResetBefore, is_of_parts);
+        story.proxy.next(Fault::Status503, is_of_parts);
+        let completes = |request: &Request| request.method == "POST" && request.target.contains("uploadId=");
+        story.proxy.next(Fault::LoseAnswerReset, completes);
+        let arguments = [&["run", "pipeline.toml", "--output", OUT], &LARGE[..]].concat();
+        let run = || Outcome::of(story.command("", &arguments).output().unwrap());
+        run().expect(0, &["finished"]);
+        assert_eq!(story.proxy.armed(), 0);
+        story.assert_finished(&expected, &format!("forgets completed uploads: {forgets}"));
+        run().expect(0, &["was finished before"]);
+        story.on_output("verify", &[]).expect(0, &["sound and complete"]);
+        story.empty_bucket();
+    }
+}
+
+#[test]
+fn a_store_that_does_not_answer_keeps_no_run_from_stopping() {
+    let expected = Story::new().expected();
+    // While files are put, records, and the manifest.
+    for part in ["/documents/", "/commits/", "/manifest.json"] {
+        let story = Story::new();
+        story.proxy.set_faults(Faults {
+            fraction: 1.0,
+            kinds: vec![Fault::Timeout],
+            only: Box::new(move |request| request.method == "PUT" && request.target.contains(part)),
+            hold: Duration::from_secs(60),
+            ..Faults::none()
+        });
+        let arguments = [&["run", "pipeline.toml", "--output", OUT], &set_flags(&SETS)[..]].concat();
+        let mut command = story.command("", &arguments);
+        command.args(["--set", "limits.stop_grace_seconds=1"]);
+        // As it is where nobody says otherwise.
+        command.env_remove("BLT_NETWORK_TIMEOUT").env_remove("BLT_NETWORK_PATIENCE");
+        let mut child = command.spawn().unwrap();
+        let started = Instant::now();
+        let hangs = || story.proxy.log().iter().any(|entry| entry.fault.is_some());
+        while !hangs() && started.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(child.try_wait().unwrap().is_none());
+        let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+        assert!(status.unwrap().success());
+        let asked = Instant::now();
+        let outcome = Outcome::of(child.wait_with_output().unwrap());
+        assert!(asked.elapsed() < Duration::from_secs(15), "{part}: {:?}", asked.elapsed());
+        outcome.expect(75, &["or a request to a store, outlasts limits.stop_grace_seconds"]);
+        story.proxy.set_faults(Faults::none());
+        story.assert_goes_on_to_the_same_bytes(&expected, part);
+    }
+}
+
+#[test]
 fn killed_at_random_with_a_store() {
     let story = Story::empty();
     for shard in 0..3 {

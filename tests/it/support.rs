@@ -127,6 +127,30 @@ impl Work {
         blt_in(self.folder.path(), &[&[command, "pipeline.toml"], arguments].concat())
     }
 
+    /// `blt-pipeline ARGUMENTS` with `variables` in its environment.
+    pub fn blt_with(&self, variables: &[(&'static str, String)], arguments: &[&str]) -> Outcome {
+        let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_blt-pipeline"));
+        command.args(arguments).current_dir(self.folder.path()).env_remove("RUST_LOG").timeout(PATIENCE);
+        for (name, value) in variables {
+            command.env(name, value);
+        }
+        Outcome::of(command.output().unwrap())
+    }
+
+    /// The process of `blt-pipeline run pipeline.toml FLAGS` with `variables` in its environment, not waited for.
+    pub fn start_in(&self, variables: &[(&'static str, String)], flags: &[&str]) -> std::process::Child {
+        std::process::Command::new(env!("CARGO_BIN_EXE_blt-pipeline"))
+            .args(["run", "pipeline.toml"])
+            .args(flags)
+            .current_dir(self.folder.path())
+            .env_remove("RUST_LOG")
+            .envs(variables.iter().map(|(name, value)| (*name, value.as_str())))
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
     /// `blt-pipeline run pipeline.toml --set …`, which must end well.
     #[track_caller]
     pub fn run(&self, sets: &[&str]) -> Outcome {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use blt_pipeline::model::{ModelError, ModelFiles};
+use blt_pipeline::model::{Format, ModelError, ModelFiles, StoredAs, Style};
 use safetensors::tensor::Dtype;
 use tempfile::TempDir;
 
@@ -123,6 +123,9 @@ fn a_tied_output_may_be_stored_but_not_differ() {
     let folder = TempDir::new().unwrap();
     write_model(folder.path(), &meta_json(&config), &tensors, Dtype::F32);
     let without = ModelFiles::open(folder.path()).unwrap();
+    let burn = folder.path().join("burn");
+    without.save(&burn, Format::Burnpack, Style::Burn, StoredAs::F32).unwrap();
+    assert_eq!(ModelFiles::open(&burn).unwrap().info.sha256, without.info.sha256);
     tensors.push(("output.weight".into(), vec![260, 24], tensors[0].2.clone()));
     write_model(folder.path(), &meta_json(&config), &tensors, Dtype::F32);
     assert_eq!(ModelFiles::open(folder.path()).unwrap().info.sha256, without.info.sha256);
@@ -198,7 +201,6 @@ fn the_released_layout_says_what_it_is() {
 
 #[test]
 fn a_converted_model_is_the_same_one_unless_it_was_rounded() {
-    use blt_pipeline::model::{StoredAs, Style};
     // Widths that the reference derives, and some that it would not.
     for config in [small_config(2, Some(40)), small_config(1, None)] {
         let folder = TempDir::new().unwrap();
@@ -206,13 +208,17 @@ fn a_converted_model_is_the_same_one_unless_it_was_rounded() {
         std::fs::write(folder.path().join("patch.json"), r#"{"mode": "entropy", "threshold": 1.3354421}"#)
             .unwrap();
         let model = ModelFiles::open(folder.path()).unwrap();
-        for style in [Style::Meta, Style::HuggingFace] {
+        let styles = [Style::Meta, Style::HuggingFace, Style::Burn];
+        for (format, style) in Format::ALL.into_iter().flat_map(|format| styles.map(|style| (format, style)))
+        {
             for stored_as in [StoredAs::F32, StoredAs::Bf16, StoredAs::F16] {
                 let to = TempDir::new().unwrap();
                 let to = to.path().join("new/folder");
-                let converted = model.save(&to, style, stored_as).unwrap();
+                let converted = model.save(&to, format, style, stored_as).unwrap();
                 let read = ModelFiles::open(&to).unwrap();
                 assert_eq!((&read.config, &read.patch), (&model.config, &model.patch));
+                assert_eq!(read.info.format, format.to_string());
+                assert!(to.join(format.file_name()).exists());
                 assert_eq!(StoredAs::of(&read.info.dtype), Some(stored_as));
                 let exact = stored_as == StoredAs::F32;
                 assert_eq!(converted.largest_change == 0.0, exact);
@@ -220,9 +226,14 @@ fn a_converted_model_is_the_same_one_unless_it_was_rounded() {
                 assert_eq!(model.differences(&read).is_empty(), exact);
                 // What was rounded once stays as it is.
                 let back = TempDir::new().unwrap();
-                assert_eq!(read.save(back.path(), Style::Meta, stored_as).unwrap().sha256, read.info.sha256);
-                let again = model.save(&to, style, stored_as).unwrap_err().to_string();
-                assert!(again.contains("it is there already"), "{again}");
+                assert_eq!(
+                    read.save(back.path(), Format::Safetensors, Style::Meta, stored_as).unwrap().sha256,
+                    read.info.sha256
+                );
+                for format in Format::ALL {
+                    let again = model.save(&to, format, style, stored_as).unwrap_err().to_string();
+                    assert!(again.contains("it is there already"), "{again}");
+                }
             }
         }
     }
@@ -230,7 +241,6 @@ fn a_converted_model_is_the_same_one_unless_it_was_rounded() {
 
 #[test]
 fn a_weight_that_a_format_cannot_hold_is_refused() {
-    use blt_pipeline::model::{StoredAs, Style};
     let config = small_config(1, Some(40));
     let mut tensors = random_tensors(&config, 5);
     tensors[3].2[1] = 1e6;
@@ -238,7 +248,7 @@ fn a_weight_that_a_format_cannot_hold_is_refused() {
     write_model(folder.path(), &meta_json(&config), &tensors, Dtype::F32);
     let model = ModelFiles::open(folder.path()).unwrap();
     let to = folder.path().join("new");
-    let error = model.save(&to, Style::Meta, StoredAs::F16).unwrap_err().to_string();
+    let error = model.save(&to, Format::Safetensors, Style::Meta, StoredAs::F16).unwrap_err().to_string();
     assert!(error.contains("too large for F16") && !to.exists(), "{error}");
-    model.save(&to, Style::Meta, StoredAs::Bf16).unwrap();
+    model.save(&to, Format::Safetensors, Style::Meta, StoredAs::Bf16).unwrap();
 }

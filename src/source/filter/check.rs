@@ -2,7 +2,7 @@
 //! depends on that row alone. polars accepts more, a number compared with a moment among it.
 
 use arrow::datatypes::{Field, Schema};
-use polars::prelude::{DataType, Expr, Operator};
+use polars::prelude::{DataType, Expr, Operator, PlSmallStr};
 use polars_plan::{
     plans::{AExpr, is_elementwise, is_scalar_ae},
     utils::expr_to_leaf_column_names,
@@ -12,11 +12,11 @@ use polars_utils::{
     arena::{Arena, Node},
 };
 
-/// Columns of `schema` that `expression` names, in the order of the schema.
+/// Names of the columns that `expression` asks about.
 ///
 /// # Errors
-/// When one is not there, or it stands for several.
-pub(super) fn columns(expression: &Expr, schema: &Schema) -> Result<Vec<Field>, String> {
+/// When one stands for several, or for none.
+pub(super) fn names(expression: &Expr) -> Result<Vec<PlSmallStr>, String> {
     for part in expression {
         match part {
             Expr::Selector(_) => return Err("it must name columns one by one, without patterns".to_owned()),
@@ -24,7 +24,15 @@ pub(super) fn columns(expression: &Expr, schema: &Schema) -> Result<Vec<Field>, 
             _ => {}
         }
     }
-    let names = expr_to_leaf_column_names(expression);
+    Ok(expr_to_leaf_column_names(expression))
+}
+
+/// Columns of `schema` that `expression` names, in the order of the schema.
+///
+/// # Errors
+/// When one is not there, or as [`names`].
+pub(super) fn columns(expression: &Expr, schema: &Schema) -> Result<Vec<Field>, String> {
+    let names = names(expression)?;
     let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
         let nearest = known.iter().map(|known| (strsim::damerau_levenshtein(known, name), known)).min();

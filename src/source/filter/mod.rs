@@ -30,6 +30,23 @@ pub(super) use self::skip::GroupStatistics;
 use super::SourceError;
 use crate::config::Source;
 
+/// Names of the columns that the condition of `source` asks about, each once; none without a condition.
+///
+/// # Errors
+/// [`SourceError::Plan`] when it is no condition.
+pub(super) fn names(source: &Source) -> Result<Vec<String>, SourceError> {
+    let Some(sql) = source.filter.as_deref() else { return Ok(Vec::new()) };
+    let names = guarded(|| check::names(&polars::sql::sql_expr(sql).map_err(problem)?));
+    let names = names.map_err(|problem| SourceError::Plan(format!("source.where = {sql:?}: {problem}")))?;
+    let mut once: Vec<String> = Vec::new();
+    for name in names {
+        if !once.iter().any(|known| *known == name.as_str()) {
+            once.push(name.to_string());
+        }
+    }
+    Ok(once)
+}
+
 /// The condition of `source` for rows of `schema`, if it has one; `path` is where they lie.
 ///
 /// # Errors
