@@ -76,7 +76,7 @@ impl Story {
             .env("FAILPOINTS", points)
             .env("TMPDIR", self.work.path("tmp"))
             .env("BLT_NETWORK_PATIENCE", "20")
-            .env("BLT_NETWORK_TIMEOUT", "2")
+            .env("BLT_NETWORK_TIMEOUT", "1")
             .envs(S3Server::variables(&self.proxy.endpoint()))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -355,7 +355,7 @@ fn a_store_that_fails_one_request_in_ten_is_waited_for() {
         (4, Fault::ALL.into_iter().filter(|&fault| fault != Fault::Status409).collect()),
     ] {
         let story = Story::new();
-        let hold = Duration::from_secs(3);
+        let hold = Duration::from_secs(2);
         let case = format!("{kinds:?}");
         story.proxy.set_faults(Faults { seed, fraction: 0.1, kinds, hold, ..Faults::none() });
         story.run().expect(0, &["finished", "12 read"]);
