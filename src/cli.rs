@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use blt_pipeline::sink::Start;
+use blt_pipeline::{publish, sink::Start};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const EXIT_CODES: &str = "\
@@ -11,7 +11,8 @@ Exit codes:
   2   wrong usage, or a plan that cannot be carried out
   65  bad input: a shard could not be read, or more rows in quarantine than allowed; `verify` found damage
   70  a defect of the program or the device
-  75  interrupted, or storage failed: the same command goes on from there; `verify` and `finalize`: not complete";
+  75  interrupted, or storage or network failed: the same command goes on from there; `verify`, `finalize`, `push`:
+      not complete";
 
 /// Runs the entropy model of the Byte Latent Transformer over Parquet shards.
 ///
@@ -80,6 +81,9 @@ pub(crate) enum Command {
         #[arg(long)]
         delete: bool,
     },
+    /// Send a finished output, or a model's folder, to a repository on the Hugging Face Hub, as much of it as is not there yet.
+    #[command(after_help = PUSH_HELP)]
+    Push(PushArgs),
     /// List the devices that this build can compute on, and which of them `auto` takes.
     #[command(after_help = "Example:\n  blt-pipeline devices")]
     Devices {
@@ -113,6 +117,16 @@ Exit codes:
   0 done, 2 bad plan, 65 bad input, 70 a defect, 75 interrupted but resumable";
 
 const PLAN_HELP: &str = "Example:\n  blt-pipeline plan pipelines/quickstart.toml --set sink.embeddings=byte";
+
+const PUSH_HELP: &str = "\
+Examples:
+  blt-pipeline push output/quickstart hf://datasets/OWNER/NAME --create --private --license cc-by-4.0
+  blt-pipeline push models/small hf://OWNER/NAME --dry-run
+
+The token comes from HF_TOKEN, the file HF_TOKEN_PATH, or the file token in HF_HOME, and must be one that may write.
+
+Exit codes:
+  0 done, 2 refused, 65 not sound, 70 an answer without sense, 75 network or Hub failed, or the output is not finished";
 
 #[derive(Args)]
 pub(crate) struct PipelineArgs {
@@ -189,6 +203,51 @@ pub(crate) struct RunArgs {
     /// Writes what every thread did and waited for to FILE, for ui.perfetto.dev or chrome://tracing.
     #[arg(long, value_name = "FILE")]
     pub(crate) profile: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct PushArgs {
+    /// Folder of the output or of the model.
+    pub(crate) folder: PathBuf,
+    /// hf://datasets/OWNER/NAME[@BRANCH] for an output, hf://OWNER/NAME[@BRANCH] for a model.
+    #[arg(value_name = "REPOSITORY")]
+    pub(crate) to: String,
+    /// The licence on the card, as the Hub calls it: cc-by-4.0, odc-by, apache-2.0. Without it the card says `other`.
+    #[arg(long, value_name = "ID")]
+    license: Option<String>,
+    /// What the card says of where the documents, or the model, are from.
+    #[arg(long, value_name = "TEXT")]
+    source: Option<String>,
+    /// Makes the repository if there is none.
+    #[arg(long)]
+    create: bool,
+    /// Pushes to a private repository only; one that is made, is.
+    #[arg(long)]
+    private: bool,
+    /// Shows what would be sent; changes nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Leaves the README.md that is there, and pushes the rest.
+    #[arg(long)]
+    keep_card: bool,
+    /// Replaces files of another model in a model's repository.
+    #[arg(long)]
+    replace: bool,
+}
+
+impl PushArgs {
+    pub(crate) fn options(&self) -> publish::Options {
+        let Self { folder: _, to: _, license, source, create, private, dry_run, keep_card, replace } = self;
+        publish::Options {
+            license: license.clone(),
+            source: source.clone(),
+            private: *private,
+            create: *create,
+            dry_run: *dry_run,
+            keep_card: *keep_card,
+            replace: *replace,
+        }
+    }
 }
 
 #[derive(Subcommand)]

@@ -50,7 +50,7 @@
 //! ```
 //!
 //! Every station is a function from the end of one channel to the beginning of the next, on threads of
-//! its own that [`pipeline::run`] starts and joins; nothing else in the crate spawns. Channels are
+//! its own that [`pipeline::run`] starts and joins; nothing else spawns during a run. Channels are
 //! bounded, and every wait on one is measured, which is how the summary can name the bottleneck. What a
 //! station hands on has a type of its own, so that a batch can neither skip a station nor meet one twice.
 //!
@@ -152,6 +152,7 @@
 //! | [`patch`] | entropies → patch lengths | `data` |
 //! | [`sink`] | a unit → Parquet files, records, manifest; what they say, and whether it is true | `data`, `schema`, `config`, `remote` |
 //! | [`pipeline`] | a [`Plan`](pipeline::Plan) → an output and a [`Summary`](pipeline::Summary) | all above |
+//! | [`publish`] | an output or a model's folder → a repository on the Hub | `sink`, `schema`, `model` |
 
 pub mod config;
 pub mod data;
@@ -161,6 +162,7 @@ pub mod model;
 pub mod patch;
 pub mod pipeline;
 pub mod pretokenize;
+pub mod publish;
 #[cfg(feature = "remote")]
 pub mod remote;
 #[cfg(not(feature = "remote"))]

@@ -18,6 +18,7 @@ use blt_pipeline::{
         device::Kind,
     },
     pipeline::{self, Begun, DeviceFacts, Display, Ending, Plan, RunError, Share, Stop, Summary, Trace},
+    publish::{self, PushError},
     remote::{self, Pins, RemoteError},
     schema::{self, Table},
     sink::{self, Finish, Output, SinkError, Start, Status, Storage},
@@ -30,8 +31,8 @@ use signal_hook::{
 };
 
 use self::cli::{
-    Cli, Command, DtypeArg, FormatArg, LogFormat, ModelCommand, NamesArg, PipelineArgs, PlanArgs, RunArgs,
-    SchemaName,
+    Cli, Command, DtypeArg, FormatArg, LogFormat, ModelCommand, NamesArg, PipelineArgs, PlanArgs, PushArgs,
+    RunArgs, SchemaName,
 };
 
 const EXIT_PLAN: u8 = 2;
@@ -102,6 +103,21 @@ impl From<SinkError> for Failure {
     }
 }
 
+impl From<PushError> for Failure {
+    fn from(error: PushError) -> Self {
+        let code = match error {
+            PushError::Sink(error) => return error.into(),
+            PushError::NotSound { .. } => EXIT_DATA,
+            PushError::Unfinished { .. } | PushError::Changed { .. } | PushError::Interrupted { .. } => {
+                EXIT_RESUMABLE
+            }
+            PushError::Answer { .. } => EXIT_INTERNAL,
+            _ => EXIT_PLAN,
+        };
+        Failure { code, message: error.to_string() }
+    }
+}
+
 fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
     let _points = fail::FailScenario::setup();
@@ -116,6 +132,7 @@ fn main() -> ExitCode {
         Command::Status { output, json } => show_status(output, *json).map(|()| 0),
         Command::Verify { output, json } => verify(output, *json),
         Command::Finalize { output } => finalize(output),
+        Command::Push(args) => push(args, bars.as_ref()).map(|()| 0),
         Command::Gc { output, delete } => collect_garbage(output, *delete).map(|()| 0),
         Command::Devices { json } => show_devices(*json).map(|()| 0),
         Command::Model { command } => on_model(command),
@@ -141,7 +158,8 @@ fn main() -> ExitCode {
 
 fn start_log(format: LogFormat, bars: Option<MultiProgress>) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,blt_pipeline=info"));
+        // hf-hub tells of every failed request as an error, also of those that are tried again.
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,blt_pipeline=info,hf_hub=off"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(bars.is_some())
@@ -486,6 +504,10 @@ fn collect_garbage(output: &Path, delete: bool) -> Result<(), Failure> {
         true => format!("{n} files deleted, {bytes} bytes"),
         false => format!("{n} files that no record names, {bytes} bytes; --delete deletes them"),
     })
+}
+
+fn push(args: &PushArgs, bars: Option<&MultiProgress>) -> Result<(), Failure> {
+    print(&publish::push(&args.folder, &args.to, &args.options(), bars)?)
 }
 
 fn on_model(command: &ModelCommand) -> Result<u8, Failure> {

@@ -322,11 +322,14 @@ pub fn describe(table: Table) -> Value {
     })
 }
 
-fn type_name(data_type: &DataType) -> String {
+/// A type's name for people.
+pub(crate) fn type_name(data_type: &DataType) -> String {
     match data_type {
         DataType::Utf8 => "string".into(),
         DataType::List(item) => format!("list<{}>", type_name(item.data_type())),
-        DataType::FixedSizeList(item, _) => format!("fixed_size_list<{}, dim>", type_name(item.data_type())),
+        // A table's description is for models of any width.
+        DataType::FixedSizeList(item, 0) => format!("fixed_size_list<{}, dim>", type_name(item.data_type())),
+        DataType::FixedSizeList(item, n) => format!("fixed_size_list<{}, {n}>", type_name(item.data_type())),
         DataType::Struct(fields) => {
             let fields: Vec<String> =
                 fields.iter().map(|f| format!("{}: {}", f.name(), type_name(f.data_type()))).collect();

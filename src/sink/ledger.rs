@@ -1,7 +1,7 @@
 //! Everything that an output's `_blt` folder says, read at one moment. Changes nothing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -121,6 +121,24 @@ impl Ledger {
         counts
     }
 
+    /// Files that only superseded records of the output in `storage` name: a repair put others in their place.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn superseded_files(&self, storage: &Storage) -> Result<BTreeSet<String>, SinkError> {
+        let mut files = BTreeSet::new();
+        let mut paths = storage.list(&storage.join("_blt/commits"))?;
+        paths.retain(|path| record_name(path).is_some());
+        let records = storage.read_every_json::<CommitRecord>(&paths)?;
+        for record in records.into_iter().filter_map(Found::value) {
+            files.extend(record.files.into_iter().map(|file| file.path));
+        }
+        for file in self.files() {
+            files.remove(&file.path);
+        }
+        Ok(files)
+    }
+
     /// Files of the committed units, sorted by path.
     pub fn files(&self) -> Vec<FileEntry> {
         let mut files: Vec<FileEntry> =
@@ -128,6 +146,22 @@ impl Ledger {
         files.sort_by(|a, b| a.path.cmp(&b.path));
         files
     }
+}
+
+/// Paths, below the root of `storage`, of all in `_blt` that says what the output is: its plans and records, those that were
+/// superseded included, and the manifest, which comes last.
+///
+/// # Errors
+/// As [`Ledger::read`].
+pub fn papers(storage: &Storage) -> Result<Vec<String>, SinkError> {
+    let mut paths = storage.list(&storage.join("_blt/commits"))?;
+    paths.retain(|path| record_name(path).is_some());
+    if let Some((revision, _)) = read_plan(storage)? {
+        paths.extend((0..=revision).map(|revision| plan_path(storage, revision)));
+    }
+    paths.push(storage.join("_blt/manifest.json"));
+    let below = |path: &PathBuf| path.strip_prefix(storage.root()).unwrap_or(path).display().to_string();
+    Ok(paths.iter().map(below).collect())
 }
 
 /// The plan that counts, with its revision; `None` when the folder has none.

@@ -30,7 +30,7 @@ pub use self::{
     encode::{Crew, EncodedUnit, Encoder},
     files::Attempt,
     garbage::{Garbage, collect},
-    ledger::Ledger,
+    ledger::{Ledger, papers},
     output::{
         Committed, Finish, Opening, Output, Space, Start, admit, inspect, planned, recorded_units, space,
     },

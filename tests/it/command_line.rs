@@ -9,7 +9,7 @@ use crate::{
 
 #[test]
 fn help_of_every_command_has_an_example_and_run_tells_the_exit_codes() {
-    for command in [vec!["run"], vec!["plan"], vec!["model", "info"], vec!["schema"]] {
+    for command in [vec!["run"], vec!["plan"], vec!["model", "info"], vec!["push"], vec!["schema"]] {
         let help = blt(&[&command[..], &["--help"]].concat());
         let example = format!("blt-pipeline {} ", command.join(" "));
         help.expect(0, &["Example", &example]);
@@ -68,6 +68,13 @@ fn the_hub_is_refused_by_name_until_this_build_reads_it() {
         .expect(2, &["model.weights", "does not fetch from the Hub", "facebook/blt-entropy"]);
     blt(&["plan", fineweb, "--set", "model.weights=embedded"])
         .expect(2, &["source.uri", "local files only, not hf://", "copy the shards to a local folder"]);
+}
+
+#[cfg(not(feature = "push"))]
+#[test]
+fn push_in_a_build_without_it_names_the_feature_and_how_to_build_it() {
+    let outcome = blt(&["push", "models/small", "hf://sea/tides"]);
+    outcome.expect(2, &["with the feature `push`", "cargo build --release --features push"]);
 }
 
 #[test]

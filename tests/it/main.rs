@@ -34,6 +34,8 @@ mod packing;
 mod patches;
 mod pipeline_keys;
 mod profile;
+#[cfg(feature = "push")]
+mod publish;
 mod quickstart;
 mod reference;
 mod resume;
