@@ -33,7 +33,7 @@ pub(super) fn listing(storage: &Storage) -> Result<Vec<PathBuf>, SinkError> {
     let mut all = Vec::new();
     for folder in Table::ALL.iter().map(|t| t.name()).chain(records.iter().copied()) {
         let found = storage.list(&storage.join(folder))?;
-        all.extend(found.into_iter().filter(|path| !(storage.is_local() && path.is_dir())));
+        all.extend(found.into_iter().filter(|path| !storage.is_folder(path)));
     }
     Ok(all)
 }

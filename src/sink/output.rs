@@ -552,7 +552,7 @@ impl Output {
         if !self.repairs {
             // Nothing failed in the end.
             for failure in storage.list(&storage.join("_blt/failed"))? {
-                if !(storage.is_local() && failure.is_dir()) {
+                if !storage.is_folder(&failure) {
                     storage.remove_if_there(&failure)?;
                 }
             }
@@ -651,7 +651,8 @@ fn delete(storage: &Storage) -> Result<(), SinkError> {
     let records = storage.join("_blt");
     let mut rest = storage.list(&records)?;
     rest.sort_by_key(|path| path.ends_with("plan.json"));
-    for path in rest.iter().filter(|path| !(storage.is_local() && path.is_dir()) && !path.ends_with("lock")) {
+    rest.retain(|path| !storage.is_folder(path) && !path.ends_with("lock"));
+    for path in &rest {
         storage.remove_if_there(path)?;
     }
     storage.sync_folder(&records)

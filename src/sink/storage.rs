@@ -150,13 +150,18 @@ impl Storage {
         threads.install(|| paths.par_iter().map(|path| call(path)).collect())
     }
 
-    /// What lies directly in `folder`, sorted; nothing when it is not there. Folders are told on a disk only.
+    /// What lies directly in `folder`, sorted; nothing when it is not there. A store has no folders to tell of.
     pub(super) fn list(&self, folder: &Path) -> Result<Vec<PathBuf>, SinkError> {
         let Some(store) = &self.store else { return files::list(folder) };
         let key = self.key(folder)?;
         let entries = store.list(&key)?;
         let paths = entries.into_iter().map(|entry| self.root.join(entry.key));
         Ok(paths.filter(|path| path.parent() == Some(folder)).collect())
+    }
+
+    /// Whether `path`, which was listed, is a folder.
+    pub(super) fn is_folder(&self, path: &Path) -> bool {
+        self.is_local() && path.is_dir()
     }
 
     /// Names in the folder itself, of files and folders.
