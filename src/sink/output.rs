@@ -705,11 +705,13 @@ fn refuse_file(storage: &Storage) -> Result<(), SinkError> {
     Ok(())
 }
 
-/// A folder with files of its own is not an output: what lies there is not ours to mix with.
+/// A folder with files of its own is not an output: what lies there is not ours to mix with. Where another process began
+/// one since its plan was looked for, whoever goes on to create the plan finds it.
 fn refuse_foreign_folder(storage: &Storage) -> Result<(), SinkError> {
     let foreign = storage.entries()?.into_iter().find(|name| name != "_blt");
     match foreign {
         None => Ok(()),
+        Some(_) if storage.is_file(&plan_path(storage, 0))? => Ok(()),
         Some(name) => Err(SinkError::Refused(format!(
             "sink.uri: {} is not empty and no output of blt-pipeline (it holds {}); name another folder",
             storage.root().display(),
