@@ -12,13 +12,20 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use http::StatusCode;
 use object_store::{
     BackoffConfig, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig,
     aws::AmazonS3Builder, azure::MicrosoftAzureBuilder, client::HttpError, gcp::GoogleCloudStorageBuilder,
     http::HttpBuilder, path::Path,
 };
 
-use super::{RemoteError, Scheme, block_on, file::fetch, http::Connector, object::ObjectFile, scheme};
+use super::{
+    RemoteError, Scheme, block_on,
+    file::fetch,
+    http::{Connector, is_transient},
+    object::ObjectFile,
+    scheme,
+};
 
 /// Larger files are put in parts.
 const PART_BYTES: u64 = 16 << 20;
@@ -345,11 +352,9 @@ fn build(scheme: &str, place: &str) -> object_store::Result<Arc<dyn ObjectStore>
 pub(super) fn explain(what: &str, uri: &str, error: object_store::Error) -> RemoteError {
     use object_store::Error::{NotFound, PermissionDenied, Precondition, Unauthenticated};
     match error {
-        NotFound { .. } => RemoteError::Refused(format!("{what}: there is no such object or bucket")),
+        NotFound { .. } => absent(what),
         Precondition { .. } => RemoteError::Refused(format!("{what}: it changed since it was listed")),
-        PermissionDenied { .. } | Unauthenticated { .. } => {
-            RemoteError::Refused(format!("{what}: access is denied; {}", credentials_of(uri)))
-        }
+        PermissionDenied { .. } | Unauthenticated { .. } => denied(what, uri),
         other => {
             let text = with_causes(&other);
             let never_answered = is_of_network(&other);
@@ -359,13 +364,29 @@ pub(super) fn explain(what: &str, uri: &str, error: object_store::Error) -> Remo
                     credentials_of(uri)
                 ));
             }
-            let is_busy = text.contains("status code: 5") || text.contains("status code: 429");
-            match never_answered || is_busy {
-                true => RemoteError::Failed(format!("{what}: {text}")),
-                false => RemoteError::Refused(format!("{what}: {text}")),
+            match status_in(&text) {
+                Some(StatusCode::NOT_FOUND) => absent(what),
+                Some(StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED) => denied(what, uri),
+                Some(status) if is_transient(status) => RemoteError::Failed(format!("{what}: {text}")),
+                _ if never_answered => RemoteError::Failed(format!("{what}: {text}")),
+                _ => RemoteError::Refused(format!("{what}: {text}")),
             }
         }
     }
+}
+
+fn absent(what: &str) -> RemoteError {
+    RemoteError::Refused(format!("{what}: there is no such object or bucket"))
+}
+
+fn denied(what: &str, uri: &str) -> RemoteError {
+    RemoteError::Refused(format!("{what}: access is denied; {}", credentials_of(uri)))
+}
+
+/// The status that a service answered with, as `object_store` writes it: of listings it tells no more.
+fn status_in(text: &str) -> Option<StatusCode> {
+    let (_, status) = text.split_once("status code: ")?;
+    status.get(..3)?.parse::<u16>().ok().and_then(|status| StatusCode::from_u16(status).ok())
 }
 
 fn credentials_of(uri: &str) -> &'static str {

@@ -123,10 +123,23 @@ fn folders(files: impl Iterator<Item = ShardFile>) -> Result<Vec<ShardFile>, Sou
 
 fn list(uri: &str, source: &Source, pins: &mut Pins) -> Result<Vec<ShardFile>, SourceError> {
     let plan_error = |problem: String| SourceError::Plan(format!("source.uri = {uri:?}: {problem}"));
+    let is_bare = is_bare_dataset(uri);
+    if !is_bare && (source.config.is_some() || source.split.is_some()) {
+        return Err(plan_error(
+            "source.config and source.split are for a dataset that is named without a path, hf://datasets/OWNER/NAME"
+                .to_owned(),
+        ));
+    }
     match scheme(uri).map_err(plan_error)? {
         (Scheme::Local, path) => list_local(path, source.format).map_err(plan_error),
         (Scheme::Hub | Scheme::ObjectStore | Scheme::Web, rest) => list_remote(uri, rest, source, pins),
     }
+}
+
+/// Whether `uri` is that of a dataset on the Hub as a whole.
+fn is_bare_dataset(uri: &str) -> bool {
+    let rest = uri.strip_prefix("hf://datasets/");
+    rest.is_some_and(|rest| !rest.contains(WILDCARDS) && rest.trim_end_matches('/').split('/').count() == 2)
 }
 
 fn list_local(pattern: &str, format: FileFormat) -> Result<Vec<ShardFile>, String> {
@@ -171,19 +184,16 @@ fn list_remote(
         }
     };
     let (is_hub, is_web) = (uri.starts_with("hf://"), uri.starts_with("http"));
+    if is_web && rest.contains('?') {
+        return Err(refused("addresses with `?` are not read; download the file and name that".to_owned()));
+    }
     if is_web && glob.is_some() {
         return Err(refused("a web server lists no files; name each of them".to_owned()));
     }
-    let converted = match glob {
-        None if is_hub => remote::dataset(uri, source.config.as_deref(), source.split.as_deref(), pins)?,
-        _ => None,
+    let converted = match is_bare_dataset(uri) {
+        true => remote::dataset(uri, source.config.as_deref(), source.split.as_deref(), pins)?,
+        false => None,
     };
-    if converted.is_none() && (source.config.is_some() || source.split.is_some()) {
-        return Err(refused(
-            "source.config and source.split are for a dataset that is named without a path, hf://datasets/OWNER/NAME"
-                .to_owned(),
-        ));
-    }
     let listing = match converted {
         Some(listing) => listing,
         None => remote::list(
