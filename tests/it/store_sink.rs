@@ -8,7 +8,10 @@ use std::{
     fs,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -31,7 +34,7 @@ const PREFIX: &str = "some/out/";
 /// Shards, and a store for their output.
 struct Story {
     work: Work,
-    server: S3Server,
+    server: Arc<S3Server>,
     proxy: FaultProxy,
     copies: AtomicU32,
 }
@@ -46,7 +49,7 @@ impl Story {
     }
 
     fn empty() -> Self {
-        let server = S3Server::start(&[BUCKET]);
+        let server = Arc::new(S3Server::start(&[BUCKET]));
         let proxy = FaultProxy::start(server.port());
         let work = Work::new();
         fs::create_dir(work.path("tmp")).unwrap();
@@ -312,7 +315,7 @@ fn a_store_that_is_gone_in_the_middle_of_a_commit_leaves_a_question_that_the_nex
         let story = Story::new();
         story.proxy.next(fault, |request| puts_record(request, "00000-00003"));
         // And from then on nothing is answered any more.
-        let gone = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let gone = Arc::new(AtomicBool::new(false));
         story.proxy.set_faults(Faults {
             fraction: 1.0,
             kinds: vec![Fault::ResetBefore],
@@ -445,9 +448,9 @@ fn who_loses_a_unit_takes_its_files_back_and_what_a_dead_one_left_goes_at_the_en
     let record: Value =
         serde_json::from_slice(&fs::read(story.work.out().join("_blt/commits/00000-00003.json")).unwrap())
             .unwrap();
-    let mut child = story.start("commit::before_record=3*off->1*sleep(3000)", &[]);
+    let mut child = story.start("commit::before_record=1*sleep(5000)", &[]);
     let started = Instant::now();
-    while story.names("_blt/commits").len() < 3 && started.elapsed() < Duration::from_secs(20) {
+    while story.names("documents").is_empty() && started.elapsed() < Duration::from_secs(20) {
         std::thread::sleep(Duration::from_millis(5));
     }
     let other = b"what another kind of device made of it";
@@ -553,6 +556,25 @@ fn an_output_that_grows_while_it_is_being_finished_gets_the_manifest_of_all() {
 }
 
 #[test]
+fn an_output_that_another_process_begins_at_the_same_moment_is_no_foreign_folder() {
+    let story = Story::new();
+    story.run().expect(0, &["finished"]);
+    let theirs = story.server.objects(BUCKET);
+    story.empty_bucket();
+    // It found no plan, and now looks what else is there.
+    let server = story.server.clone();
+    let lists_all = move |request: &Request| {
+        if request.target.ends_with("prefix=some%2Fout%2F") {
+            theirs.iter().for_each(|(key, bytes)| server.put(BUCKET, key, bytes));
+        }
+        false
+    };
+    let kinds = vec![Fault::Timeout];
+    story.proxy.set_faults(Faults { fraction: 1.0, kinds, only: Box::new(lists_all), ..Faults::none() });
+    story.run().expect(0, &["was finished before"]);
+}
+
+#[test]
 fn what_cannot_be_an_output_is_refused_with_the_reason() {
     let story = Story::new();
     let run = |out: &str, change: &dyn Fn(&mut Command)| {
@@ -561,7 +583,7 @@ fn what_cannot_be_an_output_is_refused_with_the_reason() {
         Outcome::of(command.output().unwrap())
     };
     let as_is = |_: &mut Command| {};
-    run("s3://nobucket/out", &as_is).expect(2, &["s3://nobucket/out", "NoSuchBucket"]);
+    run("s3://nobucket/out", &as_is).expect(2, &["s3://nobucket/out", "there is no such object or bucket"]);
     let guessed = |command: &mut Command| {
         command.env("AWS_SECRET_ACCESS_KEY", "guessed");
     };
