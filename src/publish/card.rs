@@ -195,6 +195,9 @@ fn provenance(card: &mut String, plan: &PlanRecord, device_classes: &[String], o
         card,
         "* **Shards:** {n_shards}: {names}{more}. Size and checksum of each are in `_blt/plan.json`."
     );
+    for (revision, commit) in &plan.revisions {
+        let _ = writeln!(card, "* **From the Hub:** {} at commit {}", code(revision), code(commit));
+    }
     let _ = writeln!(card, "* **Rows:** {}", rows_taken(plan));
     let _ = writeln!(card, "* **Patches:** {}", rule(plan));
     let model = if is_embedded(plan) { "the small model inside blt-pipeline, SHA-256" } else { "SHA-256" };
@@ -335,6 +338,8 @@ pub(super) fn of_model(info: &ModelInfo, target: &Target, options: &Options) -> 
     if let Some(source) = &options.source {
         let _ = write!(card, "\n**Source:** {}\n", source.replace(['\n', '\r'], " "));
     }
+    let revision = if target.is_main() { String::new() } else { format!("@{}", target.revision) };
+    let address = format!("hf://{}{revision}", target.id());
     card.push_str("\n## Licence\n\n");
     card.push_str(match options.license {
         Some(_) => "The licence named at the top was chosen by those who published this.\n",
@@ -342,10 +347,7 @@ pub(super) fn of_model(info: &ModelInfo, target: &Target, options: &Options) -> 
     });
     let _ = write!(
         card,
-        "\n## Using it\n\n    hf download {}{} --local-dir model\n    blt-pipeline model info model\n\nand in the pipeline file \
-         `model.weights = \"model\"`.\n",
-        target.id(),
-        if target.is_main() { String::new() } else { format!(" --revision {}", target.revision) },
+        "\n## Using it\n\n    blt-pipeline model verify {address}\n\nand in the pipeline file `model.weights = \"{address}\"`.\n",
     );
     card
 }

@@ -14,6 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// A host that has never answered may not exist: it is given up sooner.
 const PATIENCE_WITH_STRANGERS: Duration = Duration::from_secs(20);
 const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// How often it is looked whether a service has answered for the first time.
+const FIRST_ANSWER: Duration = Duration::from_millis(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
 /// A pause is told of when it is longer.
 const TOLD_FROM: Duration = Duration::from_secs(2);
@@ -131,6 +133,10 @@ impl State {
         if let Some(opens) = self.opens.filter(|opens| *opens > now) {
             return Err(opens - now);
         }
+        // Who is first hears what the rate is, before the others come.
+        if !self.has_answered && self.in_flight > 0 {
+            return Err(FIRST_ANSWER);
+        }
         if let Some(renewed) = self.renewed {
             if renewed <= now {
                 (self.left, self.renewed) = (None, None);
@@ -225,7 +231,7 @@ mod tests {
     #[test]
     fn what_is_announced_is_not_exceeded_by_requests_in_flight() {
         let now = Instant::now();
-        let mut state = State::default();
+        let mut state = State { has_answered: true, ..State::default() };
         for _ in 0..4 {
             state.admit(now).unwrap();
         }
@@ -234,5 +240,14 @@ mod tests {
         assert_eq!((state.admit(now), state.admit(now)), (Ok(()), Ok(())));
         assert!(state.admit(now).unwrap_err() > Duration::from_secs(59));
         assert_eq!(state.admit(now + Duration::from_secs(60)), Ok(()));
+    }
+
+    #[test]
+    fn the_first_request_goes_alone() {
+        let now = Instant::now();
+        let mut state = State::default();
+        assert_eq!((state.admit(now), state.admit(now)), (Ok(()), Err(FIRST_ANSWER)));
+        state.has_answered = true;
+        assert_eq!(state.admit(now), Ok(()));
     }
 }

@@ -265,8 +265,8 @@ fn a_run_ends_right_on_a_network_that_fails_every_tenth_time() {
         hold: Duration::from_secs(10),
         ..Faults::default()
     });
-    hub.rate_limit(Category::Resolvers, RateLimit::new(25, Duration::from_secs(3)));
-    hub.rate_limit(Category::Api, RateLimit::new(3, Duration::from_secs(2)));
+    hub.rate_limit(Category::Resolvers, RateLimit::new(6, Duration::from_secs(2)));
+    hub.rate_limit(Category::Api, RateLimit::new(2, Duration::from_secs(1)));
     hub.set(|settings| {
         settings.page = 2;
         settings.link_uses = Some(8);

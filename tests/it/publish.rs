@@ -364,7 +364,7 @@ fn a_model_goes_to_a_repository_of_models_and_is_not_replaced_silently() {
     assert_eq!(repo.bytes("model.safetensors"), Some(weights));
     let card = String::from_utf8(repo.bytes("README.md").unwrap()).unwrap();
     for part in
-        ["license: other\n", "# nano", "dim 64", "hf download sea/nano", "Written by blt-pipeline push"]
+        ["license: other\n", "# nano", "dim 64", "model verify hf://sea/nano", "Written by blt-pipeline push"]
     {
         assert!(card.contains(part), "{part:?} is not in:\n{card}");
     }
