@@ -138,7 +138,8 @@ impl Encoder {
         Ok(encoded)
     }
 
-    /// Brings files from the spool to the store. Here and not when the unit is committed: many units at once.
+    /// Brings files from the spool to the store. Here and not when the unit is committed: many units at once. Parts of files
+    /// that are under way take no more than the unit's tables did, whose share of the memory it has still.
     fn upload(&self, encoded: &EncodedUnit) -> Result<(), SinkError> {
         for (temporary, file) in &encoded.files {
             let path = self.storage.join(&file.path);

@@ -77,7 +77,9 @@ pub(super) fn root() -> PathBuf {
 /// A failure of the disk that files wait on, which is not where the output lies.
 pub(super) fn failed(path: &Path) -> impl Fn(io::Error) -> SinkError {
     move |error| {
-        let told = format!("{error} (units wait there for the store; TMPDIR names another folder)");
+        let told = format!(
+            "{error} (files on their way to or from the store are there; TMPDIR names another folder)"
+        );
         SinkError::Io { path: path.into(), error: io::Error::new(error.kind(), told) }
     }
 }

@@ -617,19 +617,49 @@ fn without_credentials_the_variables_are_named() {
     assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
 }
 
-#[test]
-fn large_files_go_in_parts_whatever_becomes_of_one() {
-    const LARGE: [&str; 5] = [
-        "--set=sink.unit_bytes=1 MiB",
-        "--set=sink.embeddings=byte",
-        "--set=sink.embedding_dtype=f32",
-        "--set=sink.compression=none",
-        "--no-space-check",
-    ];
+/// One unit of more than 20 MB.
+const LARGE: [&str; 4] = [
+    "--set=sink.unit_bytes=1 MiB",
+    "--set=sink.embeddings=byte",
+    "--set=sink.embedding_dtype=f32",
+    "--set=sink.compression=none",
+];
+
+fn large() -> Story {
     let story = Story::empty();
     let texts: Vec<String> = (0..4).map(|row| prose(75_000, row)).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     story.work.texts("a.parquet", &texts);
+    story
+}
+
+#[test]
+fn the_disk_on_the_way_to_a_store_needs_room_for_the_units_that_wait() {
+    let Some(disk) = crate::storage::SmallDisk::new("a small disk before a store") else { return };
+    let story = large();
+    let run = |flags: &[&str]| {
+        let arguments = [&["run", "pipeline.toml", "--output", OUT], &LARGE[..], flags].concat();
+        Outcome::of(story.command("", &arguments).env("TMPDIR", &disk.folder).output().unwrap())
+    };
+    let place = disk.folder.to_str().unwrap();
+    run(&[]).expect(
+        2,
+        &["what waits for the store at once will take about", place, "TMPDIR", "--no-space-check"],
+    );
+    assert!(story.server.objects(BUCKET).is_empty(), "nothing is written before that");
+    run(&["--no-space-check"])
+        .expect(75, &["storage failed at", place, "TMPDIR names another folder", "free some space"]);
+    assert_eq!(fs::read_dir(&disk.folder).unwrap().count(), 0, "it is empty again");
+    // However little room there is for all of the output.
+    let small = [&["--limit", "1"], &set_flags(&SETS)[..]].concat();
+    let arguments = [&["run", "pipeline.toml", "--output", "s3://bucket/small"], &small[..]].concat();
+    let outcome = story.command("", &arguments).env("TMPDIR", &disk.folder).output().unwrap();
+    Outcome::of(outcome).expect(0, &["finished"]);
+}
+
+#[test]
+fn large_files_go_in_parts_whatever_becomes_of_one() {
+    let story = large();
     story.work.blt("run", &LARGE).expect(0, &["finished"]);
     let mut expected = snapshot(&story.work.out());
     expected.remove("_blt/lock");
