@@ -6,11 +6,16 @@ use std::{
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use sha2::{Digest, Sha256};
 
 use super::{RemoteError, RemoteFile, block_on};
+use crate::figures::megabytes;
+
+/// How often a download says how far it is.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// What a file's bytes must hash to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +92,14 @@ pub(super) fn download(
         if kept > 0 {
             tracing::info!("{} goes on at byte {kept} of {bytes}", remote.uri());
         }
-        block_on(remote.fetch(kept..bytes, &mut |at, piece| file.write_all_at(piece, at)))?;
+        let mut told = Instant::now();
+        block_on(remote.fetch(kept..bytes, &mut |at, piece| {
+            if told.elapsed() > TOLD_EVERY {
+                told = Instant::now();
+                tracing::info!("{}: {} of {} are here", remote.uri(), megabytes(at), megabytes(bytes));
+            }
+            file.write_all_at(piece, at)
+        }))?;
         file.sync_all().map_err(failed("write"))?;
         match checksum.refutes(&mut file, bytes).map_err(failed("read"))? {
             None => return fs::rename(&incomplete, path).map_err(failed("create")),

@@ -112,7 +112,8 @@ fn sent(log: &[Request]) -> u64 {
 #[test]
 fn a_dataset_on_the_hub_becomes_what_its_files_here_become() {
     let (hub, work) = (Hub::start(), Work::new());
-    fineweb_shards(&work, 3, 60, 16);
+    // As many files as the sample has.
+    fineweb_shards(&work, 14, 20, 12);
     publish(&hub, &work);
     work.run(&["sink.unit_bytes=16 KiB"]);
     let expected = snapshot_without_revisions(&work.out());
@@ -369,6 +370,41 @@ fn offline_the_cache_is_all_there_is() {
     run(&hub, &work, &[&other], &offline).expect(2, &["HF_HUB_OFFLINE", "sample/100BT"]);
 }
 
+/// What another tool finds in the cache that we filled, and what we find in the one that it filled.
+#[test]
+fn the_cache_is_shared_with_the_hubs_own_client() {
+    let (hub, work) = (Hub::start(), Work::new());
+    let names = fineweb_shards(&work, 2, 30, 10);
+    publish(&hub, &work);
+    let python = |script: &str, offline: &str| {
+        let mut variables = environment(&hub, &work);
+        variables.push(("HF_HUB_OFFLINE", offline.to_owned()));
+        variables.push(("HF_HUB_DISABLE_XET", "1".to_owned()));
+        crate::hub_client::run_script(script, &variables)
+    };
+    run(&hub, &work, &[&source(), "source.cache=true"], &[]).expect(0, &[]);
+    let expected = |name: &str| fs::read(work.path("shards").join(name)).unwrap();
+    let script = format!(
+        "from huggingface_hub import hf_hub_download, snapshot_download\n\
+         print(hf_hub_download({DATASET:?}, 'sample/10BT/{}', repo_type='dataset'))\n",
+        names[1]
+    );
+    let Some(found) = python(&script, "1") else { return };
+    assert_eq!(fs::read(found.trim()).unwrap(), expected(&names[1]));
+    // The other way round: a home that Python alone has filled.
+    fs::remove_dir_all(work.path("hf")).unwrap();
+    let script = format!(
+        "from huggingface_hub import snapshot_download\nprint(snapshot_download({DATASET:?}, repo_type='dataset'))\n"
+    );
+    python(&script, "0").unwrap();
+    hub.clear_log();
+    let out = work.path("offline");
+    let sink = format!("sink.uri={}", out.display());
+    run(&hub, &work, &[&source(), &sink], &[("HF_HUB_OFFLINE", "1")]).expect(0, &[]);
+    assert!(hub.log().is_empty());
+    assert_same(&snapshot(&out), &snapshot(&work.out()), "from Python's cache");
+}
+
 #[test]
 fn a_model_on_the_hub_is_fetched_once_and_is_the_same() {
     let (hub, work) = (Hub::start(), Work::with(&["The lamp is lit."]));
@@ -397,6 +433,35 @@ fn a_model_on_the_hub_is_fetched_once_and_is_the_same() {
     model.remove("config.json");
     let refused = work.blt_with(&variables, &["model", "fetch", "hf://keeper/nano"]);
     refused.expect(2, &["config.json and model.safetensors", "optimizer.bin"]);
+}
+
+/// The pipeline file that the README starts with, word for word, against a Hub that has what it names.
+#[test]
+fn the_fineweb_pipeline_is_true() {
+    let (hub, work) = (Hub::start(), Work::new());
+    let names = fineweb_shards(&work, 14, 12, 12);
+    let shard = |name: &String| fs::read(work.path("shards").join(name)).unwrap();
+    let files = names.iter().map(|name| File::lfs(&format!("sample/10BT/{name}"), &shard(name)));
+    hub.dataset("HuggingFaceFW/fineweb-edu").files(files);
+    hub.dataset("HuggingFaceFW/fineweb-edu").lfs("data/CC-MAIN-2024-10/train-00000.parquet", b"not read");
+    let model = hub.model("facebook/blt-entropy");
+    let nano = |name: &str| fs::read(golden::folder("nano").join(name)).unwrap();
+    model
+        .lfs("model.safetensors", &nano("model.safetensors"))
+        .file("config.json", &nano("config.json"))
+        .gated();
+    let mut variables = environment(&hub, &work);
+    let file = std::env::current_dir().unwrap().join("pipelines/fineweb.toml");
+    let out = work.out();
+    let arguments = ["run", file.to_str().unwrap(), "--output", out.to_str().unwrap()];
+    work.blt_with(&variables, &arguments)
+        .expect(2, &["facebook/blt-entropy", "it is gated, and there is no token"]);
+    variables.push(("HF_TOKEN", OWNER_TOKEN.to_owned()));
+    work.blt_with(&variables, &arguments).expect(0, &["fineweb-edu-10bt finished", "168 documents"]);
+    assert_sound(&out);
+    let documents = work.table("documents").unwrap();
+    assert_eq!((documents.num_rows(), documents.schema().fields().len()), (168, 11));
+    assert!(documents.column_by_name("url").is_some() && documents.column_by_name("score").is_some());
 }
 
 #[test]

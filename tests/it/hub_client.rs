@@ -33,15 +33,35 @@ fn tell(text: &str) {
     writeln!(std::io::stderr(), "{text}").unwrap();
 }
 
-/// Runs all, or some, of the stories of hub_client.py; false, and told loudly, without an interpreter for it.
-fn python(hub: &Hub, stories: &[&str], environment: &[(&str, &str)]) -> bool {
-    let Some(interpreter) = std::env::var_os("BLT_HUB_PYTHON") else {
+/// The interpreter that has the client; none is told of loudly.
+fn interpreter() -> Option<std::ffi::OsString> {
+    let interpreter = std::env::var_os("BLT_HUB_PYTHON");
+    if interpreter.is_none() {
         tell(
             "NOT TRIED: Python's huggingface_hub against the hub for tests. Set BLT_HUB_PYTHON to an interpreter \
              that has huggingface_hub, from 1.0 on, and pyarrow",
         );
-        return false;
-    };
+    }
+    interpreter
+}
+
+/// What `script` prints, in Python with `variables` in its environment; `None` without an interpreter.
+pub fn run_script(script: &str, variables: &[(&'static str, String)]) -> Option<String> {
+    let output = Command::new(interpreter()?)
+        .args(["-c", script])
+        .env("NO_PROXY", "127.0.0.1,localhost")
+        .envs(variables.iter().map(|(name, value)| (*name, value.as_str())))
+        .output()
+        .unwrap();
+    let told = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(output.status.success(), "{told:?}");
+    let [out, _] = told;
+    Some(out)
+}
+
+/// Runs all, or some, of the stories of hub_client.py; false, and told loudly, without an interpreter for it.
+fn python(hub: &Hub, stories: &[&str], environment: &[(&str, &str)]) -> bool {
+    let Some(interpreter) = interpreter() else { return false };
     let script = Path::new(file!()).with_file_name("hub_client.py");
     let output = Command::new(interpreter)
         .arg(script)

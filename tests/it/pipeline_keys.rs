@@ -190,8 +190,8 @@ fn model_weights_may_be_a_folder_a_file_or_embedded() {
     assert_ne!(folder, entropies("embedded"));
     let work = Work::with(&["x"]);
     work.blt("run", &["--set", "model.weights=no/such/model"]).expect(2, &["failed to read no/such/"]);
-    work.blt("run", &["--set", "model.weights=hf://facebook/blt-entropy"])
-        .expect(2, &["does not fetch from the Hub", "facebook/blt-entropy"]);
+    work.blt("run", &["--set", "model.weights=hf://facebook"])
+        .expect(2, &["model.weights", "hf://owner/name[@revision][/path]"]);
 }
 
 /// `documents` of one text of 300 bytes.
@@ -443,9 +443,11 @@ fn what_this_build_cannot_read_write_or_filter_is_said() {
     for (set, parts) in [
         #[cfg(not(feature = "filter"))]
         ("source.where=\"n > 1\"", &["source.where", "feature `filter`"][..]),
-        ("source.uri=s3://bucket/x.parquet", &["source.uri", "not s3://"][..]),
-        ("source.uri=hf://datasets/a/b/*.parquet", &["source.uri", "not hf://"]),
-        ("sink.uri=s3://bucket/out", &["sink.uri", "not s3://"]),
+        #[cfg(not(feature = "remote"))]
+        ("source.uri=s3://bucket/x.parquet", &["s3://bucket/x.parquet", "--features remote"][..]),
+        ("source.uri=ftp://host/x.parquet", &["source.uri", "no scheme ftp://"][..]),
+        ("model.weights=s3://bucket/model", &["model.weights", "hf://owner/name"]),
+        ("sink.uri=ftp://host/out", &["sink.uri", "ftp://"]),
     ] {
         for command in ["plan", "run"] {
             work.blt(command, &["--set", set]).expect(2, parts);
