@@ -7,7 +7,10 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     process::ExitCode,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -275,7 +278,8 @@ fn run(args: &RunArgs, format: LogFormat, bars: Option<MultiProgress>) -> Result
         ));
     }
     // From here on a signal is a stop, and nothing is lost by it.
-    let stop = stop_on_signals()?;
+    let plans = Arc::new(AtomicBool::new(true));
+    let stop = stop_on_signals(&plans)?;
     let start = args.start.start();
     let mut opened = open(&args.pipeline, start)?;
     let mut model = load(&mut opened)?;
@@ -307,6 +311,7 @@ fn run(args: &RunArgs, format: LogFormat, bars: Option<MultiProgress>) -> Result
         (LogFormat::Text, Some(bars)) => Display::Bars(bars),
         _ => Display::Log(Duration::from_secs(10)),
     };
+    plans.store(false, Ordering::Relaxed);
     let summary = pipeline::run(&plan, model.as_mut(), stop, &display, &trace)?;
     print(&summary)?;
     Ok(exit_code(&summary))
@@ -386,10 +391,12 @@ fn confirm_deletion(plan: &Plan) -> Result<(), Failure> {
 }
 
 /// The first SIGINT or SIGTERM asks the run to stop, the second ends the process.
-fn stop_on_signals() -> Result<Stop, Failure> {
+/// Until `plans` is cleared, a signal ends the program: nothing is written yet.
+fn stop_on_signals(plans: &Arc<AtomicBool>) -> Result<Stop, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         flag::register_conditional_shutdown(signal, EXIT_RESUMABLE.into(), stop.clone())
+            .and_then(|_| flag::register_conditional_shutdown(signal, EXIT_RESUMABLE.into(), plans.clone()))
             .and_then(|_| flag::register(signal, stop.clone()))
             .map_err(|error| Failure {
                 code: EXIT_INTERNAL,

@@ -19,6 +19,9 @@ pub enum RemoteError {
     /// It is not there, not allowed, or misspelt: doing it again changes nothing.
     #[error("{0}")]
     Refused(String),
+    /// Access is denied, at least now: credentials may be wrong, or no longer good.
+    #[error("{0}")]
+    Denied(String),
     /// The network or the service failed, for as long as was waited: later it may do.
     #[error("{0}")]
     Failed(String),
@@ -66,6 +69,15 @@ pub struct Entry {
 /// Commits by repository and revision.
 pub type Pins = BTreeMap<String, String>;
 
+/// How deep a listing goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// To what lies in the folder itself.
+    Here,
+    /// To everything below it.
+    Below,
+}
+
 /// Files below an address.
 #[derive(Clone, Debug)]
 pub struct Listing {
@@ -97,7 +109,7 @@ pub struct ModelAddress {
 
 /// # Errors
 /// Always.
-pub fn list(uri: &str, _pins: &mut Pins) -> Result<Listing, RemoteError> {
+pub fn list(uri: &str, _reach: Reach, _pins: &mut Pins) -> Result<Listing, RemoteError> {
     Err(absent(uri))
 }
 
@@ -133,11 +145,19 @@ impl RemoteFile {
         match self.0 {}
     }
 
+    pub fn read_together(_files: &[&RemoteFile]) -> Result<Vec<Vec<u8>>, RemoteError> {
+        Ok(Vec::new())
+    }
+
     pub fn mirror(&self) -> Result<Mirror, RemoteError> {
         match self.0 {}
     }
 
     pub fn copy(&self) -> Option<PathBuf> {
+        match self.0 {}
+    }
+
+    pub fn begin_keeping(&self) {
         match self.0 {}
     }
 
@@ -161,7 +181,7 @@ impl Mirror {
         match self.0 {}
     }
 
-    pub fn forget(&self, _range: &Range<u64>) {
+    pub fn forget(&self, _ranges: &[Range<u64>]) {
         match self.0 {}
     }
 }

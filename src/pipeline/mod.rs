@@ -91,7 +91,7 @@ impl From<SourceError> for RunError {
     fn from(error: SourceError) -> Self {
         match error {
             SourceError::Unreachable(problem) => RunError::Unreachable(problem),
-            SourceError::Plan(_) | SourceError::Data(_) | SourceError::Memory(_) => {
+            SourceError::Plan(_) | SourceError::Denied(_) | SourceError::Data(_) | SourceError::Memory(_) => {
                 RunError::Plan(error.to_string())
             }
         }

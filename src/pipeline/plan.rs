@@ -24,7 +24,8 @@ use crate::{
     schema::{SCHEMA_VERSION, TableOptions},
     sink::{self, Opening, PlanRecord, ShardEntry, SinkError, Space, Start, Storage},
     source::{
-        Identity, RowReader, Shard, ShardFile, SourceError, agree_on_types, cut, list_shards, open_shard,
+        Identity, RowReader, Shard, ShardFile, SourceError, agree_on_types, begin_keeping, cut,
+        is_read_through, list_shards, open_shard,
     },
 };
 
@@ -383,6 +384,13 @@ impl Plan {
         }
     }
 
+    /// Begins to bring the shard of `unit`, which comes soon.
+    pub(super) fn begin_keeping(&self, unit: &Unit) {
+        if let Some(PlannedShard::Ready(shard)) = self.shards.get(unit.id.shard as usize) {
+            begin_keeping(&shard.file, &self.pipeline.source);
+        }
+    }
+
     /// Source rows of all units.
     pub fn rows(&self) -> u64 {
         self.units.iter().map(|u| u.rows.end - u.rows.start).sum()
@@ -510,11 +518,12 @@ fn planned_shards(
 ) -> Result<Vec<PlannedShard>, SourceError> {
     let next = AtomicUsize::new(0);
     let opened: Mutex<BTreeMap<usize, Result<PlannedShard, SourceError>>> = Mutex::default();
+    let alone = Mutex::new(());
     let work = || {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(place) = places.get(index) else { return };
-            let shard = planned_shard(place, pipeline, memory);
+            let shard = planned_shard(place, pipeline, memory, &alone);
             if shard.is_err() {
                 // Those before it are under way; none behind it matters any more.
                 next.store(places.len(), Ordering::Relaxed);
@@ -531,12 +540,31 @@ fn planned_shards(
     opened.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
 
-fn planned_shard(place: &Place, pipeline: &Pipeline, memory: u64) -> Result<PlannedShard, SourceError> {
+/// Together the shards that are opened at a time take no more than `memory`; one that may need it all is opened while it has `alone`.
+fn planned_shard(
+    place: &Place,
+    pipeline: &Pipeline,
+    memory: u64,
+    alone: &Mutex<()>,
+) -> Result<PlannedShard, SourceError> {
     let file = match place {
         Place::Absent(entry) => return Ok(PlannedShard::Absent(entry.clone())),
         Place::File(file) => file,
     };
-    Ok(match open_shard(file, &pipeline.source, pipeline.limits.max_document_bytes, memory)? {
+    let open = |memory| open_shard(file, &pipeline.source, pipeline.limits.max_document_bytes, memory);
+    let open_alone = || {
+        let _held = alone.lock().unwrap_or_else(PoisonError::into_inner);
+        open(memory)
+    };
+    let mut opened = if is_read_through(file, &pipeline.source) {
+        open_alone()
+    } else {
+        open(memory / OPENED_AT_A_TIME as u64)
+    };
+    if let Ok(Err((_, SourceError::Memory(_)))) = opened {
+        opened = open_alone();
+    }
+    Ok(match opened? {
         Ok(shard) => checked(shard, pipeline.sink.unit_bytes.get()),
         Err((identity, error)) => {
             PlannedShard::Broken { file: file.clone(), identity, reason: error.to_string() }
@@ -544,11 +572,15 @@ fn planned_shard(place: &Place, pipeline: &Pipeline, memory: u64) -> Result<Plan
     })
 }
 
-/// Commits of the Hub that an output keeps to. Who extends it takes what there is now.
+/// Commits of the Hub that an output keeps to. Who extends it takes the data that there is now, and the same model.
 fn pins(planned: Option<&PlanRecord>, start: Start) -> Pins {
     match (planned, start) {
         (Some(planned), Start::Resume | Start::Repair) => planned.revisions.clone(),
-        (_, Start::Extend | Start::Fresh) | (None, _) => Pins::new(),
+        (Some(planned), Start::Extend) => {
+            let of_model = planned.revisions.iter().filter(|(name, _)| !name.starts_with("datasets/"));
+            of_model.map(|(name, commit)| (name.clone(), commit.clone())).collect()
+        }
+        (_, Start::Fresh) | (None, _) => Pins::new(),
     }
 }
 

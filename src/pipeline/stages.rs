@@ -199,8 +199,6 @@ pub fn source(
             match dealer.deal(unit.id, at_last) {
                 Deal::Now => {}
                 deal => {
-                    // To go on behind a unit that is left out is not given to all; opening a packed file anew is dear.
-                    reader = reader.filter(RowReader::passes_over_units);
                     if deal == Deal::Later {
                         put_off.push(unit.clone());
                     }
@@ -211,7 +209,7 @@ pub fn source(
             let mut load =
                 Load { rows: unit.rows.end - unit.rows.start, content: 0, carried: 0, patches: None };
             let read = attempt(meter, unit, Blame::Input, || {
-                let rest = todo[index..].iter().take_while(|u| u.id.shard == unit.id.shard);
+                let rest = todo[index..].iter();
                 read_unit(plan, &mut reader, unit, rest, &mut |held: Held| {
                     load = Load { content: held.content, carried: held.carried, ..load };
                     let needed = plan.memory_of(&load);
@@ -264,7 +262,7 @@ pub fn source(
     }
 }
 
-/// Reads `unit` with the shard's open reader, or with a new one for the `rest` of the shard's units, of which
+/// Reads `unit` with the shard's open reader, or with a new one for the units of its shard in `rest`, of all of which
 /// it is the first. After a failure no reader is left open.
 fn read_unit<'a>(
     plan: &Plan,
@@ -275,7 +273,18 @@ fn read_unit<'a>(
 ) -> Result<RawBatch, SourceError> {
     let mut open = match reader.take() {
         Some(open) => open,
-        None => plan.open(unit, &rest.map(|u| u.rows.clone()).collect::<Vec<_>>())?,
+        None => {
+            let mut rest = rest.peekable();
+            let mut rows = Vec::new();
+            while let Some(same) = rest.next_if(|u| u.id.shard == unit.id.shard) {
+                rows.push(same.rows.clone());
+            }
+            let open = plan.open(unit, &rows)?;
+            if let Some(next) = rest.next() {
+                plan.begin_keeping(next);
+            }
+            open
+        }
     };
     match open.read(unit.clone(), grant) {
         Ok(batch) => {

@@ -11,7 +11,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::{RemoteError, RemoteFile, block_on};
+use super::{RemoteError, RemoteFile, block_on, runtime};
 use crate::figures::megabytes;
 
 /// How often a download says how far it is.
@@ -141,6 +141,12 @@ impl RemoteFile {
         if let Some(file) = self.hub_file() {
             return file.keep(self);
         }
+        if self.version().is_none() {
+            return Err(RemoteError::Refused(format!(
+                "{}: the server tells neither a tag nor a date of it, so that no copy can be kept; download it and name the file",
+                self.uri()
+            )));
+        }
         let path = self.own_path().ok_or_else(|| {
             RemoteError::Refused("there is no folder for the cache: set XDG_CACHE_HOME or HOME".to_owned())
         })?;
@@ -151,9 +157,19 @@ impl RemoteFile {
         Ok(path)
     }
 
+    /// Begins to keep a copy, which is needed soon. What fails is tried again, and told of, when it is needed.
+    pub fn begin_keeping(&self) {
+        let file = self.clone();
+        if file.copy().is_none()
+            && let Ok(runtime) = runtime()
+        {
+            runtime.spawn_blocking(move || file.keep());
+        }
+    }
+
     /// Where a copy is kept of what is not of the Hub.
     fn own_path(&self) -> Option<PathBuf> {
-        let version = format!("{:x}", Sha256::digest(self.version()));
+        let version = format!("{:x}", Sha256::digest(self.version()?));
         let name = self.uri().rsplit('/').next().unwrap_or_default();
         Some(cache_home()?.join("blt-pipeline").join(&version[..32]).join(name))
     }

@@ -4,12 +4,17 @@
 use std::{fmt, future::Future, io, ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream::BoxStream};
+use futures_util::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 
 use super::{RemoteError, block_on, hub::HubFile, mirror::Mirror, object::ObjectFile};
 
 /// How often an answer may be cut before its first byte, one after another.
 const FRUITLESS: u32 = 8;
+/// Small files that are asked for at a time.
+const TOGETHER: usize = 8;
 
 /// What ranges can be read of.
 pub(super) trait Readable {
@@ -42,6 +47,9 @@ pub(super) async fn fetch(
                     take(at, &piece[..rest])
                         .map_err(RemoteError::local(format!("failed to keep bytes of {}", file.uri())))?;
                     at += rest as u64;
+                    if at == range.end {
+                        break;
+                    }
                 }
                 Err(error) => {
                     problem = error;
@@ -147,6 +155,24 @@ impl RemoteFile {
         Ok(content)
     }
 
+    /// All of each of `files`, as [`read`](Self::read), several at a time.
+    ///
+    /// # Errors
+    /// That of the first which fails.
+    pub fn read_together(files: &[&RemoteFile]) -> Result<Vec<Vec<u8>>, RemoteError> {
+        let read = |file: RemoteFile| async move {
+            let mut content = Vec::with_capacity(file.bytes() as usize);
+            file.fetch(0..file.bytes(), &mut |_, bytes| {
+                content.extend_from_slice(bytes);
+                Ok(())
+            })
+            .await?;
+            Ok(content)
+        };
+        let files: Vec<RemoteFile> = files.iter().map(|file| (*file).clone()).collect();
+        block_on(stream::iter(files).map(read).buffered(TOGETHER).try_collect())
+    }
+
     /// A local file of the same size, into which ranges come as they are asked for.
     ///
     /// # Errors
@@ -163,13 +189,11 @@ impl RemoteFile {
         }
     }
 
-    /// What names this version of it, for a place in the cache.
-    pub(super) fn version(&self) -> String {
+    /// What names this version of it, for a place in the cache; `None` where nothing does.
+    pub(super) fn version(&self) -> Option<String> {
         match &*self.0 {
-            Origin::Object(file) => {
-                format!("{} {} {}", file.uri(), file.bytes, file.etag.as_deref().unwrap_or_default())
-            }
-            Origin::Hub(file) => file.uri().to_owned(),
+            Origin::Object(file) => file.version(),
+            Origin::Hub(file) => Some(file.uri().to_owned()),
         }
     }
 }

@@ -21,6 +21,8 @@ use super::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two pieces of an answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const MACHINE_TRIES: u32 = 3;
+const MACHINE_WAIT: Duration = Duration::from_secs(1);
 const USER_AGENT: &str = concat!("blt-pipeline/", env!("CARGO_PKG_VERSION"));
 
 /// How long an answer, or the next piece of it, may take, unless `BLT_NETWORK_TIMEOUT` says otherwise, in seconds.
@@ -37,29 +39,34 @@ impl HttpService for Patient {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let service = service(request.uri());
         let Some(name) = service else {
-            // The machine's own credentials: who is not in such a cloud shall know soon.
-            return self.0.execute(request).await;
+            return self.ask_machine(request).await;
         };
         let gate = gate(&name);
         let (parts, body) = request.into_parts();
         let begun = Instant::now();
+        // Waited because the service said so.
+        let mut asked = Duration::ZERO;
         let mut n = 0;
         loop {
             let request = HttpRequest::from_parts(parts.clone(), body.clone());
-            let passage = gate.pass().await;
+            let (passage, waited) = gate.pass(&name).await;
+            asked += waited;
             let answer = self.0.execute(request).await;
-            let wait = match &answer {
+            let (wait, is_asked) = match &answer {
                 Ok(response) if !is_transient(response.status()) => {
                     gate.succeeded(response.headers());
                     return answer;
                 }
                 Ok(response) => gate.is_busy(&name, response.status(), response.headers(), n),
                 Err(error) if error.kind() == HttpErrorKind::Decode => return answer,
-                Err(_) => gate.is_silent(n),
+                Err(_) => (gate.is_silent(n), false),
             };
             drop(passage);
-            if gate.is_given_up(begun) {
+            if gate.is_given_up(begun.elapsed().saturating_sub(asked), wait) {
                 return answer;
+            }
+            if is_asked {
+                asked += wait;
             }
             match &answer {
                 Ok(response) => tracing::debug!("{name} answered {} to {}", response.status(), parts.method),
@@ -68,6 +75,22 @@ impl HttpService for Patient {
             n += 1;
             tokio::time::sleep(wait).await;
         }
+    }
+}
+
+impl Patient {
+    /// Asks for the machine's own credentials: a hiccup is waited for, but who is not in such a cloud shall know soon.
+    async fn ask_machine(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let (parts, body) = request.into_parts();
+        for _ in 1..MACHINE_TRIES {
+            let answer = self.0.execute(HttpRequest::from_parts(parts.clone(), body.clone())).await;
+            match &answer {
+                Ok(response) if !is_transient(response.status()) => return answer,
+                Err(error) if error.kind() == HttpErrorKind::Connect => return answer,
+                _ => tokio::time::sleep(MACHINE_WAIT).await,
+            }
+        }
+        self.0.execute(HttpRequest::from_parts(parts, body)).await
     }
 }
 
@@ -89,7 +112,8 @@ fn service(uri: &Uri) -> Option<String> {
 }
 
 pub(super) fn is_transient(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
+    // Not implemented, and no such version of HTTP, are for good.
+    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502..=504 | 506..)
 }
 
 /// A client that follows no redirect, so that a token stays with the host it is for.
@@ -98,6 +122,8 @@ pub(super) fn client(read_timeout: Duration) -> Result<HttpClient, RemoteError> 
         .user_agent(USER_AGENT)
         .connect_timeout(CONNECT_TIMEOUT.min(read_timeout))
         .read_timeout(read_timeout)
+        // Several connections carry more than the streams of one.
+        .http1_only()
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .map_err(|error| RemoteError::Failed(format!("failed to set up HTTPS: {error}")))?;

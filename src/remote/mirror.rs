@@ -99,48 +99,55 @@ impl Mirror {
     /// # Errors
     /// [`RemoteError`]; what did not come is asked for again the next time.
     pub fn bring(&self, ranges: &[Range<u64>]) -> Result<(), RemoteError> {
+        // What failed before it was needed is asked for once more: that may be long ago.
+        if self.wait_for(ranges).is_err() {
+            self.begin(ranges)?;
+            return self.wait_for(ranges);
+        }
         self.begin(ranges)?;
-        let mut parts = self.parts();
+        self.wait_for(ranges)
+    }
+
+    /// Waits for what of `ranges` was begun. Parts that failed are begun no more.
+    fn wait_for(&self, ranges: &[Range<u64>]) -> Result<(), RemoteError> {
         let mut all = Ok(());
-        let mut failed = Vec::new();
-        for (index, part) in parts.iter_mut().enumerate() {
+        self.parts().retain_mut(|part| {
             if !ranges.iter().any(|range| range.start < part.range.end && part.range.start < range.end) {
-                continue;
+                return true;
             }
-            let Some(work) = part.work.take() else { continue };
+            let Some(work) = part.work.take() else { return true };
             let done = block_on(async {
                 work.await.unwrap_or_else(|error| {
                     Err(RemoteError::Failed(format!("failed to read {}: {error}", self.remote.uri())))
                 })
             });
-            if let Err(error) = done {
-                failed.push(index);
-                all = all.and(Err(error));
+            let is_there = done.is_ok();
+            if all.is_ok() {
+                all = done;
             }
-        }
-        for index in failed.into_iter().rev() {
-            parts.remove(index);
-        }
+            is_there
+        });
         all
     }
 
-    /// Gives back the room of `range`: it reads as zeros then.
-    pub fn forget(&self, range: &Range<u64>) {
-        let mut parts = self.parts();
-        let gone: Vec<usize> = (0..parts.len())
-            .filter(|&index| range.start <= parts[index].range.start && parts[index].range.end <= range.end)
-            .collect();
-        for index in gone.into_iter().rev() {
-            let part = parts.remove(index);
-            let length = part.range.end - part.range.start;
+    /// Gives back the room of `ranges`, as they were asked for: they read as zeros then.
+    pub fn forget(&self, ranges: &[Range<u64>]) {
+        let ranges = merged(ranges.to_vec(), self.remote.bytes());
+        self.parts().retain(|part| {
+            let is_within =
+                |range: &Range<u64>| range.start <= part.range.start && part.range.end <= range.end;
+            if !ranges.iter().any(is_within) {
+                return true;
+            }
             // Where holes cannot be made the room is given back with the file.
             let _ = fallocate(
                 &*self.file,
                 FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
                 part.range.start,
-                length,
+                part.range.end - part.range.start,
             );
-        }
+            false
+        });
     }
 }
 

@@ -21,7 +21,7 @@ pub use self::{
     file::RemoteFile,
     hub::{ModelAddress, dataset, model_folder},
     mirror::Mirror,
-    object::{Found, Listing, Pins, list},
+    object::{Found, Listing, Pins, Reach, list},
     store::{Entry, Store},
 };
 
@@ -31,6 +31,9 @@ pub enum RemoteError {
     /// It is not there, not allowed, or misspelt: doing it again changes nothing.
     #[error("{0}")]
     Refused(String),
+    /// Access is denied, at least now: credentials may be wrong, or no longer good.
+    #[error("{0}")]
+    Denied(String),
     /// The network or the service failed, for as long as was waited: later it may do.
     #[error("{0}")]
     Failed(String),

@@ -1,6 +1,11 @@
 //! Files of a source that lie in object stores, on web servers or on the Hub: found below an address, and read in ranges.
 
-use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    ops::Range,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::{
@@ -20,6 +25,15 @@ use super::{
 /// not asked for again.
 pub type Pins = BTreeMap<String, String>;
 
+/// How deep a listing goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// To what lies in the folder itself.
+    Here,
+    /// To everything below it.
+    Below,
+}
+
 /// Files below an address.
 #[derive(Clone, Debug)]
 pub struct Listing {
@@ -38,13 +52,13 @@ pub struct Found {
     pub file: RemoteFile,
 }
 
-/// The file at `uri`, or all files below it. Revisions of the Hub are those of `pins`, or else resolved and pinned there.
+/// The file at `uri`, or the files in or below it, as `reach` says. Revisions of the Hub are those of `pins`, or else resolved and pinned there.
 ///
 /// # Errors
 /// [`RemoteError::Refused`] when there is neither; [`RemoteError::Failed`].
-pub fn list(uri: &str, pins: &mut Pins) -> Result<Listing, RemoteError> {
+pub fn list(uri: &str, reach: Reach, pins: &mut Pins) -> Result<Listing, RemoteError> {
     match scheme(uri).map_err(RemoteError::Refused)? {
-        (Scheme::Hub, _) => hub::list(uri, pins),
+        (Scheme::Hub, _) => hub::list(uri, reach, pins),
         (Scheme::Web, _) => {
             let (store, path) = open(uri)?;
             let meta = block_on(async {
@@ -54,7 +68,7 @@ pub fn list(uri: &str, pins: &mut Pins) -> Result<Listing, RemoteError> {
         }
         _ => {
             let (store, path) = open(uri)?;
-            block_on(objects(store, path, uri.trim_end_matches('/'), !uri.ends_with('/')))
+            block_on(objects(store, path, uri.trim_end_matches('/'), !uri.ends_with('/'), reach))
         }
     }
 }
@@ -69,6 +83,7 @@ async fn objects(
     path: Path,
     uri: &str,
     may_be_file: bool,
+    reach: Reach,
 ) -> Result<Listing, RemoteError> {
     if may_be_file && path.parts().next().is_some() {
         match store.head(&path).await {
@@ -77,27 +92,36 @@ async fn objects(
             Err(error) => return Err(explain(&format!("failed to open {uri}"), uri, error)),
         }
     }
-    let listed: Vec<ObjectMeta> = store
-        .list(Some(&path))
-        .try_collect()
-        .await
-        .map_err(|error| explain(&format!("failed to list {uri}"), uri, error))?;
+    let listed: object_store::Result<Vec<ObjectMeta>> = match reach {
+        Reach::Below => store.list(Some(&path)).try_collect().await,
+        Reach::Here => store.list_with_delimiter(Some(&path)).await.map(|listed| listed.objects),
+    };
+    let listed = listed.map_err(|error| explain(&format!("failed to list {uri}"), uri, error))?;
     let mut files = Vec::with_capacity(listed.len());
     for meta in listed {
         let Some(parts) = meta.location.prefix_match(&path) else { continue };
         let parts: Vec<_> = parts.collect();
         let name = parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/");
-        // A folder's own marker.
-        if name.is_empty() || (meta.size == 0 && meta.location.as_ref().ends_with('/')) {
+        if name.is_empty() {
             continue;
         }
         files
             .push(Found { file: ObjectFile::new(store.clone(), format!("{uri}/{name}"), meta).into(), name });
     }
+    drop_folder_markers(&mut files);
     if files.is_empty() {
         return Err(RemoteError::Refused(format!("{uri}: there is no such object, and none below it")));
     }
     Ok(Listing { files, is_file: false })
+}
+
+/// Some tools put an empty object where they show a folder.
+fn drop_folder_markers(files: &mut Vec<Found>) {
+    let mut folders = BTreeSet::new();
+    for found in files.iter() {
+        folders.extend(found.name.match_indices('/').map(|(at, _)| found.name[..at].to_owned()));
+    }
+    files.retain(|found| found.file.bytes() > 0 || !folders.contains(&found.name));
 }
 
 /// An object as it was listed.
@@ -122,6 +146,17 @@ impl ObjectFile {
         // A weak one does not promise the same bytes, and no store takes it for a condition.
         let etag = meta.e_tag.clone().filter(|etag| !etag.starts_with("W/"));
         ObjectFile { store, uri, bytes: meta.size, etag, meta }
+    }
+}
+
+impl ObjectFile {
+    /// What tells this version from others; `None` where the store says too little.
+    pub(super) fn version(&self) -> Option<String> {
+        let is_dated = self.meta.last_modified.timestamp() > 0;
+        (self.etag.is_some() || is_dated).then(|| {
+            let etag = self.etag.as_deref().unwrap_or_default();
+            format!("{} {} {etag} {}", self.uri, self.bytes, self.meta.last_modified)
+        })
     }
 }
 
@@ -152,10 +187,11 @@ impl Readable for ObjectFile {
             .get_opts(&self.meta.location, options)
             .await
             .map_err(|error| explain(&what, &self.uri, error))?;
-        if answer.range != range || answer.meta.size != self.bytes {
+        let is_other = self.etag.is_none() && answer.meta.last_modified != self.meta.last_modified;
+        if answer.range != range || answer.meta.size != self.bytes || is_other {
             return Err(RemoteError::Refused(format!(
-                "{what}: it has {} bytes now, and had {} when it was listed",
-                answer.meta.size, self.bytes
+                "{what}: it changed since it was listed ({} bytes of {}, now {} of {})",
+                self.bytes, self.meta.last_modified, answer.meta.size, answer.meta.last_modified
             )));
         }
         Ok(answer.into_stream().map_err(|error| with_causes(&error)).boxed())

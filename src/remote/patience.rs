@@ -13,6 +13,8 @@ use http::{HeaderMap, StatusCode};
 const PATIENCE: Duration = Duration::from_secs(600);
 /// A host that has never answered may not exist: it is given up sooner.
 const PATIENCE_WITH_STRANGERS: Duration = Duration::from_secs(20);
+/// Nobody is kept from trying for longer, whatever a service says.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// How often it is looked whether a service has answered for the first time.
 const FIRST_ANSWER: Duration = Duration::from_millis(10);
@@ -44,6 +46,8 @@ struct State {
     /// Requests that may be sent before `renewed`, as the service announced.
     left: Option<u64>,
     renewed: Option<Instant>,
+    /// The `renewed` that was told of.
+    told: Option<Instant>,
     /// Sent and not answered.
     in_flight: u64,
     failing_since: Option<Instant>,
@@ -73,12 +77,25 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the service takes requests.
-    pub(super) async fn pass(&self) -> Passage<'_> {
+    /// Waits until `service` takes requests; tells how long that was.
+    pub(super) async fn pass(&self, service: &str) -> (Passage<'_>, Duration) {
+        let begun = Instant::now();
         loop {
-            let wait = match self.state().admit(Instant::now()) {
-                Ok(()) => return Passage(self),
-                Err(wait) => wait,
+            let wait = {
+                let mut state = self.state();
+                match state.admit(Instant::now()) {
+                    Ok(()) => return (Passage(self), begun.elapsed()),
+                    Err(wait) => {
+                        if wait >= TOLD_FROM && state.told != state.renewed {
+                            state.told = state.renewed;
+                            tracing::info!(
+                                "{service} takes no more requests for {:.0} s",
+                                wait.as_secs_f64()
+                            );
+                        }
+                        wait
+                    }
+                }
             };
             tokio::time::sleep(wait + jitter(wait.min(Duration::from_secs(1)))).await;
         }
@@ -92,8 +109,15 @@ impl Gate {
         state.announced(headers, Instant::now());
     }
 
-    /// The service is busy, in its own words or ours; tells how long the request has to wait that is tried for the `n`th time.
-    pub(super) fn is_busy(&self, service: &str, status: StatusCode, headers: &HeaderMap, n: u32) -> Duration {
+    /// The service is busy, in its own words or ours; tells how long the request has to wait that is tried for the `n`th time, and
+    /// whether the service said so.
+    pub(super) fn is_busy(
+        &self,
+        service: &str,
+        status: StatusCode,
+        headers: &HeaderMap,
+        n: u32,
+    ) -> (Duration, bool) {
         let now = Instant::now();
         let mut state = self.state();
         state.failing_since.get_or_insert(now);
@@ -103,14 +127,14 @@ impl Gate {
         let wait = asked.unwrap_or_else(|| backoff(n));
         // Who is told to wait speaks for all; who only failed does not.
         if asked.is_some() || status == StatusCode::TOO_MANY_REQUESTS {
-            let opens = now + wait;
+            let opens = now + wait.min(LONGEST_PAUSE);
             let is_news = state.opens.is_none_or(|known| known + TOLD_FROM < opens);
             state.opens = Some(state.opens.map_or(opens, |known| known.max(opens)));
             if wait >= TOLD_FROM && is_news {
                 tracing::warn!("{service} asks to wait {:.0} s ({status})", wait.as_secs_f64());
             }
         }
-        wait
+        (wait, asked.is_some())
     }
 
     /// No answer came; tells how long to wait before the `n`th try.
@@ -119,11 +143,14 @@ impl Gate {
         backoff(n)
     }
 
-    /// Whether it was waited for long enough, by the request that began at `begun` or by all.
-    pub(super) fn is_given_up(&self, begun: Instant) -> bool {
+    /// Whether there is no hope: a request has tried for `tried`, not counting what the service asked it to wait; nobody's request
+    /// was answered well for as long; or the service asks for a `wait` that is longer.
+    pub(super) fn is_given_up(&self, tried: Duration, wait: Duration) -> bool {
         let state = self.state();
         let patience = if state.has_answered { patience() } else { patience().min(PATIENCE_WITH_STRANGERS) };
-        begun.elapsed() > patience || state.failing_since.is_some_and(|since| since.elapsed() > patience)
+        tried > patience
+            || wait > patience
+            || state.failing_since.is_some_and(|since| since.elapsed() > patience)
     }
 }
 
@@ -152,6 +179,9 @@ impl State {
     /// Takes in how many requests are left in the service's window.
     fn announced(&mut self, headers: &HeaderMap, now: Instant) {
         let Some((left, window)) = rate_limit(headers) else { return };
+        if window > LONGEST_PAUSE {
+            return;
+        }
         // The answered request is in flight no longer, as far as the service counts; the others it may not have seen.
         self.left = Some(left.saturating_sub(self.in_flight.saturating_sub(1)));
         self.renewed = Some(now + window);

@@ -28,10 +28,10 @@ use super::{
 };
 
 /// Larger files are put in parts.
-const PART_BYTES: u64 = 16 << 20;
+const PART_BYTES: u64 = 8 << 20;
 /// S3 takes ten thousand.
 const MOST_PARTS: u64 = 9000;
-const PARTS_AT_A_TIME: usize = 4;
+const PARTS_AT_A_TIME: usize = 3;
 /// How often a store may say that an object is there and have none, as it does while another puts it.
 const CONFLICTS: u32 = 20;
 
@@ -163,7 +163,7 @@ impl Store {
                         object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. },
                     ) => None,
                     Err(error) => match self.explain("put", key, error) {
-                        refused @ RemoteError::Refused(_) => return Err(refused),
+                        refused @ (RemoteError::Refused(_) | RemoteError::Denied(_)) => return Err(refused),
                         failed => Some(failed),
                     },
                 };
@@ -297,12 +297,23 @@ pub(super) fn open(uri: &str) -> Result<(Arc<dyn ObjectStore>, Path), RemoteErro
     if authority.is_empty() {
         return Err(refused(format!("it names no bucket; {name}://BUCKET/FOLDER does")));
     }
+    if authority.contains('@') && !name.starts_with("abfs") {
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        return Err(RemoteError::Refused(format!(
+            "{name}://…@{host}: a password in an address is not read, as it would be told in messages"
+        )));
+    }
     if key.contains(['?', '#']) && matches!(name, "http" | "https") {
         return Err(refused(
             "addresses with `?` or `#` are not read; download the file and name that".to_owned(),
         ));
     }
-    let path = Path::parse(key.trim_end_matches('/')).map_err(|error| refused(error.to_string()))?;
+    let path = match name {
+        // Keys of stores are written as they are; paths of web servers as browsers write them.
+        "http" | "https" => Path::from_url_path(key),
+        _ => Path::parse(key.trim_end_matches('/')),
+    };
+    let path = path.map_err(|error| refused(error.to_string()))?;
     let place = format!("{name}://{authority}");
     let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(store) = stores.get(&place) {
@@ -359,10 +370,18 @@ pub(super) fn explain(what: &str, uri: &str, error: object_store::Error) -> Remo
             let text = with_causes(&other);
             let never_answered = is_of_network(&other);
             if text.contains("169.254.169.254") || text.contains("metadata.google.internal") {
-                return RemoteError::Refused(format!(
+                return RemoteError::Denied(format!(
                     "{what}: there are no credentials; {}",
                     credentials_of(uri)
                 ));
+            }
+            // S3 says these with 400, or with 200 and an error in the body.
+            let says = |codes: &[&str]| codes.iter().any(|code| text.contains(code));
+            if says(&["ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"]) {
+                return denied(what, uri);
+            }
+            if says(&["<Code>InternalError", "<Code>SlowDown"]) {
+                return RemoteError::Failed(format!("{what}: {text}"));
             }
             match status_in(&text) {
                 Some(StatusCode::NOT_FOUND) => absent(what),
@@ -380,7 +399,7 @@ fn absent(what: &str) -> RemoteError {
 }
 
 fn denied(what: &str, uri: &str) -> RemoteError {
-    RemoteError::Refused(format!("{what}: access is denied; {}", credentials_of(uri)))
+    RemoteError::Denied(format!("{what}: access is denied; {}", credentials_of(uri)))
 }
 
 /// The status that a service answered with, as `object_store` writes it: of listings it tells no more.

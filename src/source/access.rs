@@ -25,6 +25,7 @@ impl From<RemoteError> for SourceError {
     fn from(error: RemoteError) -> Self {
         match error {
             RemoteError::Refused(problem) => SourceError::Plan(problem),
+            RemoteError::Denied(problem) => SourceError::Denied(problem),
             RemoteError::Failed(_) | RemoteError::Local { .. } => SourceError::Unreachable(error.to_string()),
         }
     }
@@ -79,7 +80,7 @@ impl ShardBytes {
     pub(super) fn bring(&self, ranges: &[Range<u64>]) -> Result<(), SourceError> {
         match &self.mirror {
             None => Ok(()),
-            Some(mirror) => mirror.bring(ranges).map_err(changed_or_unreachable),
+            Some(mirror) => Ok(mirror.bring(ranges)?),
         }
     }
 
@@ -94,7 +95,7 @@ impl ShardBytes {
     /// `ranges` are not needed any more.
     pub(super) fn forget(&self, ranges: &[Range<u64>]) {
         if let Some(mirror) = &self.mirror {
-            ranges.iter().for_each(|range| mirror.forget(range));
+            mirror.forget(ranges);
         }
     }
 }
@@ -103,6 +104,8 @@ impl ShardBytes {
 pub(super) fn changed_or_unreachable(error: impl Into<SourceError>) -> SourceError {
     match error.into() {
         SourceError::Plan(problem) => SourceError::Data(problem),
+        // It was allowed when it was planned: credentials end.
+        SourceError::Denied(problem) => SourceError::Unreachable(problem),
         other => other,
     }
 }

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     config::Source,
     data::{RawBatch, Unit, value_bytes},
+    remote::RemoteFile,
 };
 
 /// Column with a file's path below the longest wildcard-free folder of the URI, '/'-separated. It is the document's id.
@@ -27,6 +28,8 @@ const PATH: &str = "path";
 const SIZE: &str = "size";
 /// What `source.content` is where the pipeline file does not say.
 const DEFAULT_CONTENT: &str = "text";
+/// Files that are read before they are looked at.
+const TOGETHER: usize = 8;
 /// Where a unit may begin.
 const GROUP_BYTES: u64 = 256 << 10;
 
@@ -140,24 +143,48 @@ impl FileReader {
             batch.carried = Some(carried);
         }
         grant(held)?;
+        let file = &self.shard.file.source_file;
+        let mut rows: Vec<(&Member, u64, Verdict)> = Vec::with_capacity(members.len());
         for ((member, mut verdict), row) in members.iter().zip(verdicts).zip(unit.rows.clone()) {
-            let file = &self.shard.file.source_file;
             if self.source.sample.is_some_and(|sample| !sample.keeps(file, row)) {
                 verdict = Verdict::Drop;
             }
-            let content = match (&verdict, too_long(member.bytes, self.max_document_bytes)) {
-                (Verdict::Keep, None) => {
-                    held.content += member.bytes;
-                    grant(held)?;
-                    Ok(content(member)?.into())
-                }
-                (_, reason) => Err(reason.unwrap_or_default()),
+            rows.push((member, row, verdict));
+        }
+        // A few at a time: of files that lie elsewhere, each takes a while to answer.
+        for rows in rows.chunks_mut(TOGETHER) {
+            let is_read = |member: &Member, verdict: &Verdict| {
+                *verdict == Verdict::Keep && too_long(member.bytes, self.max_document_bytes).is_none()
             };
-            let found = FoundRow { verdict, id: Ok(Some(member.name.clone())), content };
-            settle(&mut batch, file, row, found);
+            let read: Vec<&Member> = rows
+                .iter()
+                .filter(|(member, _, verdict)| is_read(member, verdict))
+                .map(|(member, ..)| *member)
+                .collect();
+            held.content += read.iter().map(|member| member.bytes).sum::<u64>();
+            grant(held)?;
+            let mut contents = contents(&read)?.into_iter();
+            for (member, row, verdict) in rows {
+                let content = match is_read(member, verdict) {
+                    true => contents.next().map(Into::into).ok_or_else(String::new),
+                    false => Err(too_long(member.bytes, self.max_document_bytes).unwrap_or_default()),
+                };
+                let verdict = std::mem::replace(verdict, Verdict::Drop);
+                let found = FoundRow { verdict, id: Ok(Some(member.name.clone())), content };
+                settle(&mut batch, file, *row, found);
+            }
         }
         Ok(batch)
     }
+}
+
+/// The bytes of `members`, in their order; together where all of them lie elsewhere.
+fn contents(members: &[&Member]) -> Result<Vec<Vec<u8>>, SourceError> {
+    let remote: Vec<&RemoteFile> = members.iter().filter_map(|member| member.remote.as_ref()).collect();
+    if remote.len() == members.len() {
+        return RemoteFile::read_together(&remote).map_err(changed_or_unreachable);
+    }
+    members.iter().map(|member| content(member)).collect()
 }
 
 /// The bytes of a file that is as long as it was when the run was planned.

@@ -14,7 +14,7 @@ use walkdir::WalkDir;
 use super::SourceError;
 use crate::{
     config::{FileFormat, Source},
-    remote::{self, Pins, RemoteFile, Scheme, scheme},
+    remote::{self, Pins, Reach, RemoteFile, Scheme, scheme},
 };
 
 /// A file that the source names, or a folder of loose files.
@@ -194,12 +194,15 @@ fn list_remote(
         true => remote::dataset(uri, source.config.as_deref(), source.split.as_deref(), pins)?,
         false => None,
     };
+    let reach = match glob {
+        Some(glob) if !glob.contains(['/', '{']) && !glob.contains("**") => Reach::Here,
+        _ => Reach::Below,
+    };
     let listing = match converted {
         Some(listing) => listing,
-        None => remote::list(
-            if glob.is_some() && !is_hub { format!("{base}/") } else { base.to_owned() }.as_str(),
-            pins,
-        )?,
+        // What has a slash at its end is no file.
+        None if glob.is_some() && !is_hub => remote::list(&format!("{base}/"), reach, pins)?,
+        None => remote::list(base, reach, pins)?,
     };
     let shard = |found: remote::Found| ShardFile {
         path: found.file.uri().into(),

@@ -29,7 +29,7 @@ pub use self::{
     agree::agree_on_types,
     listing::{Member, ShardFile, list_shards},
     reader::{Grant, Held, RowReader},
-    shard::{Identity, Shard, open_shard},
+    shard::{Identity, Shard, begin_keeping, is_read_through, open_shard},
     units::{Cut, RowGroup, cut},
 };
 
@@ -42,6 +42,9 @@ pub enum SourceError {
     /// A shard's bytes are not what they should be.
     #[error("{0}")]
     Data(String),
+    /// The service where a shard lies does not let us read it.
+    #[error("{0}")]
+    Denied(String),
     /// The network, or the service where a shard lies, failed; later it may be had.
     #[error("{0}")]
     Unreachable(String),

@@ -129,6 +129,7 @@ impl ParquetReader {
         let mut bytes_left = content_bound(&unit, self.max_document_bytes);
         let mut held = self.held();
         grant(held)?;
+        self.pass_over_units(&unit.rows);
         self.next_row = unit.rows.start;
         if self.units.pop_front().as_ref() != Some(&unit.rows) {
             let problem = "the rows were asked for out of order";
@@ -185,6 +186,21 @@ impl ParquetReader {
                 Some(all.map_err(|error| SourceError::Data(format!("{}: {error}", self.context())))?);
         }
         Ok(batch)
+    }
+
+    /// Leaves out the units before `rows`: another process does them.
+    fn pass_over_units(&mut self, rows: &Range<u64>) {
+        let n_before = self.units.len();
+        while self.units.front().is_some_and(|next| next.end <= rows.start) {
+            self.units.pop_front();
+        }
+        if self.units.len() == n_before {
+            return;
+        }
+        (self.batches, self.pending) = (None, None);
+        let mut groups = group_rows(&self.shard.row_groups, self.units.make_contiguous());
+        groups.retain(|group| !self.skipped.get(group.index).is_some_and(|skipped| *skipped));
+        self.groups = groups.into_iter();
     }
 
     fn context(&self) -> String {
@@ -247,10 +263,14 @@ impl ParquetReader {
 
     /// Brings the projected columns of a row group from where the file lies, and begins with those of the next one.
     fn bring(&mut self, group: usize) -> Result<(), SourceError> {
-        self.bytes.forget(&self.brought);
         let context = self.context();
-        self.brought = guarded(|| context.clone(), || Ok::<_, String>(self.chunks(group)))?;
-        self.bytes.bring(&self.brought)?;
+        let wanted = guarded(|| context.clone(), || Ok::<_, String>(self.chunks(group)))?;
+        // Behind units that were left out a group may be opened once more.
+        if wanted != self.brought {
+            self.bytes.forget(&self.brought);
+        }
+        self.brought = wanted;
+        self.bytes.bring(&self.brought).map_err(changed_or_unreachable)?;
         match self.groups.as_slice().first() {
             Some(next) => {
                 self.bytes.begin(&guarded(|| context.clone(), || Ok::<_, String>(self.chunks(next.index)))?)

@@ -73,15 +73,7 @@ impl RowReader {
         })
     }
 
-    /// Whether units may be left out: what is read next need not be the next unit, only a later one.
-    pub fn passes_over_units(&self) -> bool {
-        match self {
-            RowReader::Parquet(_) => false,
-            RowReader::Lines(_) | RowReader::Files(_) => true,
-        }
-    }
-
-    /// Rows of `unit`, the next of the units this reader was opened for. Rows longer than a document may be are rejected
+    /// Rows of `unit`, the next of the units this reader was opened for, or a later one. Rows longer than a document may be are rejected
     /// without being held.
     ///
     /// # Errors

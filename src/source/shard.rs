@@ -75,6 +75,22 @@ pub fn open_shard(
     }
 }
 
+/// Begins to bring `file`, whose rows are needed soon, if it lies elsewhere and is kept as a whole.
+pub fn begin_keeping(file: &ShardFile, source: &Source) {
+    if let Some(remote) = &file.remote
+        && source.cache
+    {
+        remote.begin_keeping();
+    }
+}
+
+/// Whether looking through `file` means to read all of it.
+pub fn is_read_through(file: &ShardFile, source: &Source) -> bool {
+    let (_, has_lines) = Packing::of(&file.source_file);
+    file.members.is_none()
+        && (source.format == FileFormat::Jsonl || source.format == FileFormat::Auto && has_lines)
+}
+
 impl Shard {
     /// The file, if it is the one that was planned; of one that lies elsewhere a copy, if it is kept.
     ///

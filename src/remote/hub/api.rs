@@ -1,6 +1,10 @@
 //! Questions to the Hub about repositories, and what its refusals mean. Reads no file.
 
-use std::sync::LazyLock;
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+};
 
 use http::{
     HeaderMap, Method, StatusCode,
@@ -13,13 +17,14 @@ use url::Url;
 
 use super::{
     address::{CONVERSION, Kind, Repository},
+    cache::is_below,
     environment::Environment,
 };
 use crate::remote::{
     RemoteError, block_on,
     cache::Checksum,
     http::{client, is_transient},
-    object::Pins,
+    object::{Pins, Reach},
     store::with_causes,
 };
 
@@ -35,6 +40,8 @@ pub(super) struct Hub {
     metadata: HttpClient,
     /// For the bytes of files.
     data: HttpClient,
+    /// Revisions that were asked for, and their commits.
+    newest: Mutex<BTreeSet<(String, String)>>,
 }
 
 /// A file or folder in a repository.
@@ -102,9 +109,19 @@ impl Hub {
                 data: client(environment.download_timeout).map_err(|error| error.to_string())?,
                 endpoint,
                 environment,
+                newest: Mutex::default(),
             })
         });
         HUB.as_ref().map_err(|problem| RemoteError::Refused(problem.clone()))
+    }
+
+    fn newest(&self) -> MutexGuard<'_, BTreeSet<(String, String)>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether `commit` is what the revision stood for when this process asked.
+    pub(super) fn is_newest(&self, repository: &Repository, commit: &str) -> bool {
+        repository.revision() != commit && self.newest().contains(&(repository.pin(), commit.to_owned()))
     }
 
     pub(super) fn is_offline(&self) -> bool {
@@ -247,20 +264,29 @@ impl Hub {
             false => {
                 let url = self.api(repository, "revision", repository.revision(), "");
                 let (info, _) = block_on(self.ask::<Info>(repository, &url, None))?;
-                info.sha
-                    .ok_or_else(|| RemoteError::Refused(format!("{repository} has no commit: it is empty")))?
+                let commit = info.sha.ok_or_else(|| {
+                    RemoteError::Refused(format!("{repository} has no commit: it is empty"))
+                })?;
+                if commit.is_empty() || !commit.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+                    return Err(RemoteError::Failed(format!(
+                        "{repository}: the Hub tells {commit:?} for a commit"
+                    )));
+                }
+                self.newest().insert((repository.pin(), commit.clone()));
+                commit
             }
         };
         pins.insert(repository.pin(), commit.clone());
         Ok(commit)
     }
 
-    /// What is at `path` in `repository`: everything below a folder, or a file, and whether it is that.
+    /// What is at `path` in `repository`: what is in or below a folder, or a file, and whether it is that.
     pub(super) fn entries(
         &self,
         repository: &Repository,
         commit: &str,
         path: &str,
+        reach: Reach,
     ) -> Result<(Vec<RepositoryEntry>, bool), RemoteError> {
         if !path.is_empty() {
             let body = json!({ "paths": [path], "expand": false }).to_string().into_bytes();
@@ -276,7 +302,7 @@ impl Hub {
                 }
             }
         }
-        let listed = block_on(self.tree(repository, commit, path, true))?;
+        let listed = block_on(self.tree(repository, commit, path, reach))?;
         if !listed.iter().any(|entry| entry.kind == EntryKind::File) {
             return Err(RemoteError::Refused(format!("{repository}: there is no file below /{path}")));
         }
@@ -288,15 +314,23 @@ impl Hub {
         repository: &Repository,
         commit: &str,
         path: &str,
-        is_recursive: bool,
+        reach: Reach,
     ) -> Result<Vec<RepositoryEntry>, RemoteError> {
         let mut url = self.api(repository, "tree", commit, path);
-        url.query_pairs_mut().append_pair("recursive", if is_recursive { "true" } else { "false" });
+        url.query_pairs_mut().append_pair("recursive", if reach == Reach::Below { "true" } else { "false" });
         let mut all = Vec::new();
         loop {
             let (page, headers) = self.ask::<Vec<TreeEntry>>(repository, &url, None).await?;
             let is_empty = page.is_empty();
-            all.extend(page.into_iter().map(RepositoryEntry::from));
+            for entry in page {
+                // What a listing names becomes a path in the cache.
+                let is_inside = path.is_empty() || Path::new(&entry.path).starts_with(path);
+                if !is_inside || !is_below(&entry.path) {
+                    let problem = format!("{repository}: the Hub lists {:?} below /{path}", entry.path);
+                    return Err(RemoteError::Failed(problem));
+                }
+                all.push(RepositoryEntry::from(entry));
+            }
             match next_page(&headers).and_then(|next| url.join(&next).ok()) {
                 Some(next) if !is_empty && next != url => url = next,
                 _ => return Ok(all),
@@ -313,7 +347,7 @@ impl Hub {
         split: Option<&str>,
     ) -> Result<(Vec<RepositoryEntry>, String), RemoteError> {
         let folders = |path: &str| -> Result<Vec<String>, RemoteError> {
-            let entries = block_on(self.tree(repository, commit, path, false))?;
+            let entries = block_on(self.tree(repository, commit, path, Reach::Here))?;
             let folders = entries.into_iter().filter(|entry| entry.kind == EntryKind::Folder);
             Ok(folders.map(|entry| entry.path.rsplit('/').next().unwrap_or_default().to_owned()).collect())
         };
@@ -328,7 +362,7 @@ impl Hub {
         }
         let split = chosen(&format!("{repository}: source.split"), &splits, split, "train")?;
         let folder = format!("{config}/{split}");
-        Ok((block_on(self.tree(repository, commit, &folder, true))?, folder))
+        Ok((block_on(self.tree(repository, commit, &folder, Reach::Below))?, folder))
     }
 
     /// What a refusal means, and what can be done.
@@ -348,7 +382,12 @@ impl Hub {
         let page =
             self.url([repository.prefix().trim_end_matches('/')].into_iter().chain(repository.id.split('/')));
         let tokens = self.url(["settings", "tokens"]);
-        let refused = |problem: String| RemoteError::Refused(format!("{what}: {problem}"));
+        let refused = |problem: String| match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                RemoteError::Denied(format!("{what}: {problem}"))
+            }
+            _ => RemoteError::Refused(format!("{what}: {problem}")),
+        };
         let token = self.environment.token.as_ref();
         match (status, code, token) {
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, "GatedRepo", None) => refused(format!(

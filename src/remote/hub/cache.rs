@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::unix::fs::symlink,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use walkdir::WalkDir;
@@ -82,6 +82,12 @@ impl Hub {
             let file = HubFile::new(self, repository.clone(), commit.to_owned(), entry);
             files.push(Found { name, file: file.into() });
         }
+        if !is_file {
+            tracing::warn!(
+                "HF_HUB_OFFLINE is set: of {repository} the {} files in the cache are taken for all",
+                files.len()
+            );
+        }
         Ok(Listing { files, is_file })
     }
 
@@ -92,12 +98,20 @@ impl Hub {
         commit: &str,
         path: &str,
     ) -> Result<PathBuf, RemoteError> {
+        if !is_below(path) {
+            return Err(self.missing(&format!("{path} of {repository}")));
+        }
         let place = self.snapshot(repository, commit).join(path);
         match place.exists() {
             true => Ok(place),
             false => Err(self.missing(&format!("{path} of {repository} at commit {commit}"))),
         }
     }
+}
+
+/// Whether `path` stays in the folder that it is joined to.
+pub(super) fn is_below(path: &str) -> bool {
+    Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// `datasets--owner--name`.
@@ -144,19 +158,15 @@ impl HubFile {
         // As many steps up as the file lies deep in its snapshot, and two more.
         let depth = self.entry.path.split('/').count() + 1;
         let target = Path::new(&"../".repeat(depth)).join("blobs").join(&blob_name);
-        let linked = match symlink(&target, &path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                fs::remove_file(&path).and_then(|()| symlink(&target, &path))
-            }
-            other => other,
-        };
-        // Another process may have been faster.
-        if let Err(error) = linked
-            && !path.exists()
-        {
-            return Err(RemoteError::Local { what: format!("failed to link {}", path.display()), error });
+        // Another process may have been faster, and be reading it.
+        if self.copy().is_none() {
+            let temporary = parent.join(format!(".{}", uuid::Uuid::new_v4().simple()));
+            symlink(&target, &temporary)
+                .and_then(|()| fs::rename(&temporary, &path))
+                .map_err(RemoteError::local(format!("failed to link {}", path.display())))?;
         }
-        if self.repository.revision() != self.commit {
+        // What an output keeps to is of no interest to others.
+        if self.hub.is_newest(&self.repository, &self.commit) {
             let reference = folder.join("refs").join(self.repository.revision());
             write_whole(&reference, self.commit.as_bytes())
                 .map_err(RemoteError::local(format!("failed to write {}", reference.display())))?;

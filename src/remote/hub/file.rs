@@ -75,6 +75,7 @@ impl HubFile {
     /// An answer that has bytes, from wherever they are.
     async fn answer(&self, range: &Range<u64>) -> Result<HttpResponse, RemoteError> {
         let mut url = self.place().unwrap_or_else(|| self.page());
+        let mut was_refused = false;
         for _ in 0..HOPS {
             let answer = self.hub.send(Method::GET, &url, Some(range.clone()), None).await?;
             let status = answer.status();
@@ -94,6 +95,14 @@ impl HubFile {
                 && status != StatusCode::RANGE_NOT_SATISFIABLE
             {
                 self.set_place(None);
+                if was_refused {
+                    return Err(RemoteError::Refused(format!(
+                        "failed to read {}: {} answers {status} to it, also at a new address",
+                        self.uri,
+                        url.host_str().unwrap_or_default()
+                    )));
+                }
+                was_refused = true;
                 url = self.page();
                 continue;
             }

@@ -15,17 +15,17 @@ use self::{
     address::{CONVERSION, Kind, Repository, source_address},
     api::{EntryKind, Hub},
 };
-use super::{RemoteError, object::Found, object::Listing, object::Pins};
+use super::{RemoteError, object::Found, object::Listing, object::Pins, object::Reach};
 
 /// As [`list`](super::list), of an `hf://datasets/…` address.
-pub(super) fn list(uri: &str, pins: &mut Pins) -> Result<Listing, RemoteError> {
+pub(super) fn list(uri: &str, reach: Reach, pins: &mut Pins) -> Result<Listing, RemoteError> {
     let (repository, path) = source_address(uri).map_err(RemoteError::Refused)?;
     let hub = Hub::get()?;
     let commit = hub.commit(&repository, pins)?;
     if hub.is_offline() {
         return hub.listed_in_cache(&repository, &commit, &path);
     }
-    let (entries, is_file) = hub.entries(&repository, &commit, &path)?;
+    let (entries, is_file) = hub.entries(&repository, &commit, &path, reach)?;
     let below = |whole: &str| match (is_file, path.is_empty()) {
         (true, _) => whole.rsplit('/').next().unwrap_or(whole).to_owned(),
         (false, true) => whole.to_owned(),
@@ -100,11 +100,11 @@ pub fn model_folder(address: &ModelAddress, pins: &mut Pins) -> Result<PathBuf, 
     if hub.is_offline() {
         return hub.in_cache(&repository, &commit, path);
     }
-    let (mut entries, is_file) = hub.entries(&repository, &commit, path)?;
+    let (mut entries, is_file) = hub.entries(&repository, &commit, path, Reach::Here)?;
     let folder = if is_file { path.rsplit_once('/').map_or("", |(folder, _)| folder) } else { path };
     if is_file {
         // What describes it lies beside it.
-        let (beside, _) = hub.entries(&repository, &commit, folder)?;
+        let (beside, _) = hub.entries(&repository, &commit, folder, Reach::Here)?;
         entries.extend(beside.into_iter().filter(|entry| entry.path != path));
     }
     let at = |name: &str| if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
@@ -121,7 +121,7 @@ pub fn model_folder(address: &ModelAddress, pins: &mut Pins) -> Result<PathBuf, 
         )));
     };
     let mut place = PathBuf::new();
-    let wanted = entries.iter().filter(|entry| {
+    let wanted = entries.iter().filter(|entry| entry.kind == EntryKind::File).filter(|entry| {
         let is_license = entry.path.starts_with(&at("LICENSE"));
         is_license || MODEL_FILES.iter().any(|name| entry.path == at(name))
     });
