@@ -87,7 +87,9 @@ impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         let code = match &error {
             RunError::Plan(_)
-            | RunError::Sink(SinkError::Refused(_) | SinkError::Remote(RemoteError::Refused(_))) => EXIT_PLAN,
+            | RunError::Sink(
+                SinkError::Refused(_) | SinkError::Remote(RemoteError::Refused(_) | RemoteError::Denied(_)),
+            ) => EXIT_PLAN,
             RunError::Sink(
                 SinkError::Io { .. } | SinkError::Raced(_) | SinkError::Remote(_) | SinkError::Unknown { .. },
             )

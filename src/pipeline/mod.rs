@@ -208,7 +208,8 @@ pub fn run(
     // A store has no lock that keeps others from starting over while this one finishes: its claim does.
     let mut finalize = || match output.is_local() {
         true => output.finalize(),
-        false => watched(&control, &claims.0, &stats, trace, &leave, || output.finalize()),
+        false => watched(&control, &claims.0, &stats, trace, &leave, || output.finalize())
+            .map_err(SinkError::midway),
     };
     let mut total = None;
     summary.ending = if control.interrupted() && pending.iter().any(|unit| !settled.contains(&unit.id)) {
@@ -489,7 +490,7 @@ impl Engine<'_> {
                         self.check_quarantine();
                     }
                 }
-                Err(error) => self.control.fail(error.into()),
+                Err(error) => self.control.fail(error.midway().into()),
             }
         }
         // They come as threads finish; readers want them in order.

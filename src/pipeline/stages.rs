@@ -675,7 +675,7 @@ pub fn encode(
             })
         });
         if let Some(error) = storage_failure {
-            control.fail(RunError::Sink(error));
+            control.fail(RunError::Sink(error.midway()));
             continue;
         }
         let encoded = encoded.map_err(|failed| piece_failure.unwrap_or(failed));

@@ -83,6 +83,16 @@ fn remedy(error: &io::Error) -> &'static str {
 }
 
 impl SinkError {
+    /// Of a run under way: access that was granted may be again, with other credentials or later.
+    pub fn midway(self) -> Self {
+        match self {
+            SinkError::Remote(RemoteError::Denied(problem)) => {
+                SinkError::Remote(RemoteError::Failed(problem))
+            }
+            other => other,
+        }
+    }
+
     fn io(path: &Path) -> impl FnOnce(io::Error) -> SinkError {
         move |error| SinkError::Io { path: path.into(), error }
     }
