@@ -47,7 +47,7 @@ pub(crate) enum Command {
     /// Show how far an output is: units done, in flight and failed, by whom, and when it will be finished.
     #[command(after_help = "Example:\n  blt-pipeline status output/quickstart")]
     Status {
-        /// Folder of the output.
+        /// Folder of the output, or its address in an object store.
         output: PathBuf,
         /// Prints a JSON object.
         #[arg(long)]
@@ -57,7 +57,7 @@ pub(crate) enum Command {
     /// something is wrong, 75 if it is right so far but not complete.
     #[command(after_help = "Example:\n  blt-pipeline verify output/quickstart")]
     Verify {
-        /// Folder of the output.
+        /// Folder of the output, or its address in an object store.
         output: PathBuf,
         /// Prints a JSON object.
         #[arg(long)]
@@ -67,7 +67,7 @@ pub(crate) enum Command {
     /// it with the last unit.
     #[command(after_help = "Example:\n  blt-pipeline finalize output/quickstart")]
     Finalize {
-        /// Folder of the output.
+        /// Folder of the output, or its address in an object store.
         output: PathBuf,
     },
     /// List the files in an output that no commit record names, left behind by runs that were killed.
@@ -75,7 +75,7 @@ pub(crate) enum Command {
         after_help = "Example:\n  blt-pipeline gc output/quickstart\n  blt-pipeline gc output/quickstart --delete"
     )]
     Gc {
-        /// Folder of the output.
+        /// Folder of the output, or its address in an object store.
         output: PathBuf,
         /// Deletes them, except what a paused run could still need.
         #[arg(long)]
@@ -139,7 +139,7 @@ pub(crate) struct PipelineArgs {
     /// limit is another output.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u64>,
-    /// Folder for the output instead of `sink.uri`.
+    /// Folder for the output instead of `sink.uri`: a path, or s3://, gs:// or az:// with bucket and folder.
     #[arg(long, value_name = "URI")]
     pub(crate) output: Option<String>,
 }

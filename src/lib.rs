@@ -90,6 +90,11 @@
 //! 3. Once every unit has its record, whatever no record names is removed, and `_blt/manifest.json` is
 //!    written last: it lists every file that counts.
 //!
+//! In an object store ([`sink::Storage`]) there are no temporary names and no renames: `encode` writes to the local disk and puts the
+//! hashed files under their final names, and the record is an object that is put only if there is none. An answer may be
+//! lost, so the record is read back before anything is said of it; nothing is taken for committed, or not, because a
+//! request failed.
+//!
 //! `_blt/plan.json` says what the output was made from. A run whose plan differs is refused with every
 //! difference; one whose plan is the same does the units that have no record yet.
 //!
@@ -103,11 +108,15 @@
 //! A process may be paused anywhere and go on days later. So a file under a final name stays as long as
 //! its unit has no record: the attempt that made it could still name it. Once there is a record, an
 //! unnamed file belongs to an attempt that has lost, and whoever finishes the output removes it
-//! ([`sink::garbage`]). Only a repair may supersede a record, so repairs share the lock `_blt/lock`, and
+//! ([`sink::collect`]). Only a repair may supersede a record, so repairs share the lock `_blt/lock`, and
 //! whoever removes files holds it alone; the system releases it when a process dies. Committing takes no
 //! lock, and no attempt waits for another; only who finishes an output waits a moment for who is at it.
 //! `--fresh` is the exception: it deletes what an attempt could still name, so it asks the claims first,
 //! and an attempt looks once more for its files before it creates its record.
+//!
+//! A store has no such lock, and repairs are refused there. Then no record is ever superseded, and whoever finishes the
+//! output may remove what no record names at any time. Where two finish it and it grew in between, the one that writes
+//! its manifest last has to have seen the plan that counts: each looks for it once more afterwards.
 //!
 //! Claims (`_blt/claims`) say which process is at which unit. They are advice, for [`sink::Status`] and so
 //! that processes seldom do the same; no promise rests on them, or on a clock.

@@ -24,7 +24,7 @@ use blt_pipeline::{
     publish::{self, PushError},
     remote::{self, Pins, RemoteError},
     schema::{self, Table},
-    sink::{self, Finish, Output, SinkError, Start, Status},
+    sink::{self, Finish, Output, SinkError, Start, Status, Storage},
 };
 use clap::Parser;
 use indicatif::MultiProgress;
@@ -86,8 +86,13 @@ impl Failure {
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         let code = match &error {
-            RunError::Plan(_) | RunError::Sink(SinkError::Refused(_)) => EXIT_PLAN,
-            RunError::Sink(SinkError::Io { .. } | SinkError::Raced(_))
+            RunError::Plan(_)
+            | RunError::Sink(
+                SinkError::Refused(_) | SinkError::Remote(RemoteError::Refused(_) | RemoteError::Denied(_)),
+            ) => EXIT_PLAN,
+            RunError::Sink(
+                SinkError::Io { .. } | SinkError::Raced(_) | SinkError::Remote(_) | SinkError::Unknown { .. },
+            )
             | RunError::Model(_)
             | RunError::Unreachable(_) => EXIT_RESUMABLE,
             RunError::Quarantine { .. } => EXIT_DATA,
@@ -359,8 +364,8 @@ fn share_of_environment(
 
 /// Asks before committed work is deleted.
 fn confirm_deletion(plan: &Plan) -> Result<(), Failure> {
-    let folder = plan.output_folder();
-    let n_committed = match sink::Ledger::read(folder) {
+    let output = plan.output();
+    let n_committed = match sink::Ledger::read(output) {
         Ok(ledger) => ledger.map_or(0, |ledger| ledger.committed.len()),
         // What cannot be read may be anything.
         Err(_) => usize::MAX,
@@ -375,11 +380,11 @@ fn confirm_deletion(plan: &Plan) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::plan(format!(
             "--fresh would delete {what} in {}; pass --yes if that is meant",
-            folder.display()
+            output.root().display()
         )));
     }
     let mut answer = String::new();
-    let asked = write!(io::stderr(), "delete {what} in {}? [y/N] ", folder.display())
+    let asked = write!(io::stderr(), "delete {what} in {}? [y/N] ", output.root().display())
         .and_then(|()| io::stdin().lock().read_line(&mut answer));
     match asked {
         Ok(_) if ["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) => Ok(()),
@@ -403,11 +408,11 @@ fn stop_on_signals(plans: &Arc<AtomicBool>) -> Result<Stop, Failure> {
     Ok(Stop { asked: stop, overdue: Some(exit_without_waiting) })
 }
 
-/// A batch on the device cannot be interrupted; nothing waits for its result any more.
+/// A batch on the device cannot be interrupted, nor a request to a store; nothing waits for its result any more.
 fn exit_without_waiting() {
     tracing::warn!(
-        "a batch on the device outlasts limits.stop_grace_seconds; units in flight are dropped, the same command goes \
-         on from here"
+        "a batch on the device, or a request to a store, outlasts limits.stop_grace_seconds; units in flight are \
+         dropped, the same command goes on from here"
     );
     std::process::exit(EXIT_RESUMABLE.into());
 }
@@ -448,7 +453,7 @@ fn show_plan(args: &PlanArgs) -> Result<(), Failure> {
 }
 
 fn show_status(output: &Path, json: bool) -> Result<(), Failure> {
-    let status = Status::read(output)?;
+    let status = Status::read(&Storage::open(output)?)?;
     match json {
         true => print(&as_json(&status)?),
         false => print(&status),
@@ -461,7 +466,7 @@ fn as_json(value: &impl serde::Serialize) -> Result<String, Failure> {
 }
 
 fn verify(output: &Path, json: bool) -> Result<u8, Failure> {
-    let found = sink::verify(output)?;
+    let found = sink::verify(&Storage::open(output)?)?;
     match json {
         true => print(&as_json(&found)?)?,
         false => print(&found)?,
@@ -474,7 +479,7 @@ fn verify(output: &Path, json: bool) -> Result<u8, Failure> {
 }
 
 fn finalize(output: &Path) -> Result<u8, Failure> {
-    match Output::open_existing(output)?.finalize()? {
+    match Output::open_existing(&Storage::open(output)?)?.finalize()? {
         Finish::Done { .. } => print(&format!("{} is finished", output.display())).map(|()| 0),
         Finish::Left { units, .. } => Err(Failure {
             code: EXIT_RESUMABLE,
@@ -491,8 +496,9 @@ fn finalize(output: &Path) -> Result<u8, Failure> {
 }
 
 fn collect_garbage(output: &Path, delete: bool) -> Result<(), Failure> {
+    let storage = Storage::open(output)?;
     let found =
-        if delete { Output::open_existing(output)?.remove_garbage()? } else { sink::collect(output)? };
+        if delete { Output::open_existing(&storage)?.remove_garbage()? } else { sink::collect(&storage)? };
     for file in &found {
         let fate = match (file.kept, delete) {
             (Some(why), _) => format!("stays: {why}"),

@@ -164,7 +164,7 @@ pub(super) struct PatchSection {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SinkSection {
-    /// Folder of the output: a path or an `s3://` address.
+    /// Folder of the output: a path, or `s3://`, `gs://` or `az://` with bucket and folder.
     #[schemars(length(min = 1))]
     pub uri: String,
     /// What gets an embedding: the mean of the hidden states over its bytes.

@@ -44,7 +44,7 @@ impl<'a> Dealer<'a> {
     /// What to do with `unit`, and on [`Deal::Now`] tells the others. `at_last` never puts it off.
     pub fn deal(&self, unit: UnitId, at_last: bool) -> Deal {
         // A storage that cannot tell will say so when the unit is committed.
-        if !self.repairs && self.output.is_committed(unit).unwrap_or(false) {
+        if !self.repairs && self.claims.in_company() && self.output.is_committed(unit).unwrap_or(false) {
             self.skipped.lock().unwrap_or_else(PoisonError::into_inner).insert(unit);
             return Deal::Never;
         }

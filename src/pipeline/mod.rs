@@ -116,10 +116,9 @@ pub fn run(
     trace: &Arc<Trace>,
 ) -> Result<Summary, RunError> {
     let started = Instant::now();
-    let folder = plan.output_folder();
-    let mut output = Output::open(folder, plan.opening())?;
+    let mut output = Output::open(plan.output(), plan.opening())?;
     let before = output.ledger()?;
-    let mut summary = Summary::new(plan, folder);
+    let mut summary = Summary::new(plan, plan.output().root());
     if before.is_finished() && plan.start != Start::Repair {
         // A repair that was killed may have left files that no record names.
         output.finalize()?;
@@ -148,7 +147,7 @@ pub fn run(
     let mut engine = Engine {
         plan,
         output: &output,
-        encoder: Encoder::new(folder, plan.recipe.tables.clone(), plan.zstd_level(), output.attempt())?,
+        encoder: output.encoder(plan.recipe.tables.clone(), plan.zstd_level())?,
         control: &control,
         stats: &stats,
         dealer: &dealer,
@@ -161,13 +160,21 @@ pub fn run(
     if plan.start != Start::Repair {
         engine.check_quarantine();
     }
-    let overdue = || {
+    let encoder = engine.encoder.clone();
+    let leave = || {
         if let Some(exit) = stop.overdue {
-            output.withdraw();
-            claims.withdraw();
+            encoder.withdraw();
             trace.flush();
             exit();
         }
+    };
+    let overdue = || {
+        // A store may be what lets everybody wait, and is asked nothing more; a claim in it is old soon.
+        if stop.overdue.is_some() && output.is_local() {
+            output.withdraw();
+            claims.withdraw();
+        }
+        leave();
     };
     let result = watched(&control, &claims, &stats, trace, &overdue, || {
         display.show(&stats, || {
@@ -181,8 +188,11 @@ pub fn run(
     });
     trace.flush();
     // A process that ended is at nothing, and a unit that was dropped leaves nothing.
-    claims.withdraw();
     output.withdraw();
+    if output.is_local() {
+        claims.withdraw();
+    }
+    let claims = Leaving(claims);
     let failures = engine.record_failures(&result);
     // A repair is there to make them fewer.
     let too_many = if plan.start == Start::Repair { engine.too_many_quarantined() } else { None };
@@ -195,17 +205,23 @@ pub fn run(
     summary.failures = failures?;
     settled.extend(result.iter().map(|failed| failed.unit.id));
     settled.extend(dealer.skipped());
+    // A store has no lock that keeps others from starting over while this one finishes: its claim does.
+    let mut finalize = || match output.is_local() {
+        true => output.finalize(),
+        false => watched(&control, &claims.0, &stats, trace, &leave, || output.finalize())
+            .map_err(SinkError::midway),
+    };
     let mut total = None;
     summary.ending = if control.interrupted() && pending.iter().any(|unit| !settled.contains(&unit.id)) {
         Ending::Interrupted
     } else if !summary.failures.is_empty() {
         if plan.start == Start::Repair {
             // What was repaired counts already.
-            output.finalize()?;
+            finalize()?;
         }
         Ending::Incomplete
     } else {
-        match output.finalize()? {
+        match finalize()? {
             Finish::Done { counts } => {
                 total = Some(counts);
                 Ending::Finished
@@ -227,6 +243,15 @@ pub fn run(
     match too_many {
         Some(error) if summary.ending != Ending::Interrupted => Err(error),
         _ => Ok(summary),
+    }
+}
+
+/// Takes the claim back however the run ends.
+struct Leaving(Arc<Claims>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.withdraw();
     }
 }
 
@@ -256,21 +281,30 @@ fn watched<T>(
 ) -> T {
     // Never sends: dropped when the work is done.
     let (running, done) = bounded::<()>(1);
+    let goes_on = || done.recv_timeout(WATCH) == Err(RecvTimeoutError::Timeout);
     thread::scope(|scope| {
-        scope.spawn(move || {
+        // A thread of its own: a store that does not answer holds it up, and a stop is obeyed all the same.
+        scope.spawn(|| {
             let mut warned = false;
-            let mut called = false;
             loop {
                 if let Err(error) = claims.publish(stats.bytes().0)
                     && !std::mem::replace(&mut warned, true)
                 {
                     tracing::warn!("failed to tell others what this process is at: {error}");
                 }
+                if !goes_on() {
+                    return;
+                }
+            }
+        });
+        scope.spawn(|| {
+            let mut called = false;
+            loop {
                 trace.flush();
                 if control.overdue() && !std::mem::replace(&mut called, true) {
                     overdue();
                 }
-                if done.recv_timeout(WATCH) != Err(RecvTimeoutError::Timeout) {
+                if !goes_on() {
                     return;
                 }
             }
@@ -296,11 +330,16 @@ impl Threads {
             pretokenize: plan.pipeline.pretokenize.workers.map_or(cores, |n| n.get() as usize),
             // A unit's batches go to one thread in order: the second one takes the next unit early.
             patch: 2,
-            // They hash and wait for the disk: while one does, others keep those who compress at work.
-            encode: cores.clamp(2, 16),
+            encode: encoders(),
             compress: cores,
         }
     }
+}
+
+/// Threads that write units. They hash and wait for the disk or the store: while one does, others keep those who
+/// compress at work.
+fn encoders() -> usize {
+    thread::available_parallelism().map_or(1, |n| n.get()).clamp(2, 16)
 }
 
 struct Engine<'a> {
@@ -451,7 +490,7 @@ impl Engine<'_> {
                         self.check_quarantine();
                     }
                 }
-                Err(error) => self.control.fail(error.into()),
+                Err(error) => self.control.fail(error.midway().into()),
             }
         }
         // They come as threads finish; readers want them in order.

@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
-    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -15,7 +14,7 @@ use std::{
 use arrow::datatypes::{Field, Fields};
 use serde_json::Value;
 
-use super::{RunError, assemble::Recipe, share::Share, sizes::memory_of_machine};
+use super::{RunError, assemble::Recipe, encoders, share::Share, sizes::memory_of_machine};
 use crate::{
     config::{Compression, Pipeline, Precision, Weights},
     data::{Boundary, PatchRule, Unit, UnitId},
@@ -23,7 +22,7 @@ use crate::{
     model::{self, ModelInfo, device::Kind},
     remote::{Pins, scheme},
     schema::{SCHEMA_VERSION, TableOptions},
-    sink::{self, Opening, PlanRecord, ShardEntry, SinkError, Start},
+    sink::{self, Opening, PlanRecord, ShardEntry, SinkError, Space, Start, Storage},
     source::{
         Identity, RowReader, Shard, ShardFile, SourceError, agree_on_types, begin_keeping, cut,
         is_read_through, list_shards, open_shard,
@@ -178,7 +177,7 @@ pub struct Plan {
     pub start: Start,
     /// The part of the units that this process does; all of them without one.
     pub share: Option<Share>,
-    output_folder: PathBuf,
+    output: Storage,
     absent: Vec<String>,
     /// What the output is identified by.
     pub record: PlanRecord,
@@ -195,10 +194,10 @@ impl Plan {
     /// the model or with this build; [`RunError::Sink`] when the output cannot be read.
     pub fn freeze(pipeline: Pipeline, model: ModelFacts, start: Start) -> Result<Plan, RunError> {
         Self::check_supported(&pipeline)?;
-        let output_folder = output_folder(&pipeline.sink.uri).map_err(RunError::Plan)?;
+        let output = Storage::open(&pipeline.sink.uri)?;
         let planned = match start {
             Start::Fresh => None,
-            _ => sink::planned(&output_folder)?,
+            _ => sink::planned(&output)?,
         };
         let memory = pipeline.limits.memory.unwrap_or(model.device.memory);
         let (context, overlap, batch_tokens) = lengths(&pipeline, &model, planned.as_ref())?;
@@ -238,7 +237,7 @@ impl Plan {
         }
         let fingerprint = record.fingerprint()?;
         Ok(Plan {
-            output_folder,
+            output,
             absent,
             start,
             share: None,
@@ -261,8 +260,10 @@ impl Plan {
     /// # Errors
     /// [`RunError::Sink`] when the output cannot be read.
     pub fn begun_with(pipeline: &Pipeline, start: Start) -> Result<Begun, RunError> {
-        let folder = output_folder(&pipeline.sink.uri).map_err(RunError::Plan)?;
-        let planned = if start == Start::Fresh { None } else { sink::planned(&folder)? };
+        let planned = match start {
+            Start::Fresh => None,
+            _ => sink::planned(&Storage::open(&pipeline.sink.uri)?)?,
+        };
         let key = |name: &str| planned.as_ref().and_then(|plan| plan.meaning.get(name));
         Ok(Begun {
             precision: key("model.precision").and_then(|name| serde_json::from_value(name.clone()).ok()),
@@ -280,13 +281,14 @@ impl Plan {
         for uri in &pipeline.source.uris {
             problems.extend(scheme(uri).err().map(|problem| format!("source.uri = {uri:?}: {problem}")));
         }
-        problems.extend(output_folder(&pipeline.sink.uri).err());
+        problems
+            .extend(Storage::unsupported(&pipeline.sink.uri).map(|problem| format!("sink.uri = {problem}")));
         if problems.is_empty() { Ok(()) } else { Err(RunError::Plan(problems.join("\n"))) }
     }
 
-    /// Folder of the output.
-    pub fn output_folder(&self) -> &Path {
-        &self.output_folder
+    /// Where the output lies.
+    pub fn output(&self) -> &Storage {
+        &self.output
     }
 
     /// What this plan brings to its output.
@@ -299,7 +301,7 @@ impl Plan {
     /// # Errors
     /// [`RunError::Sink`] when it holds something else or cannot be read.
     pub fn check_output(&self) -> Result<(), RunError> {
-        Ok(sink::admit(&self.output_folder, self.opening())?)
+        Ok(sink::admit(&self.output, self.opening())?)
     }
 
     /// How far the output is, in words; writes nothing.
@@ -307,37 +309,44 @@ impl Plan {
     /// # Errors
     /// [`RunError::Sink`] when it holds something else or cannot be read.
     pub fn output_state(&self) -> Result<String, RunError> {
-        Ok(sink::inspect(&self.output_folder, self.opening())?)
+        Ok(sink::inspect(&self.output, self.opening())?)
     }
 
-    /// Checks that the disk has room for what this process has yet to write, as far as that can be estimated.
+    /// Checks that the disk has room for what this process has yet to write, as far as that can be estimated; where the
+    /// output goes to a store, for the units that wait for it.
     ///
     /// # Errors
     /// [`RunError::Sink`] with both figures when it has not, or when it cannot be asked.
     pub fn check_space(&self) -> Result<(), RunError> {
         let recorded = match self.start {
             Start::Fresh => BTreeSet::new(),
-            Start::Resume | Start::Extend => sink::recorded_units(&self.output_folder)?,
+            Start::Resume | Start::Extend => sink::recorded_units(&self.output)?,
             // Only some units are done again; which ones, the quarantine decides.
             Start::Repair => return Ok(()),
         };
         let units = self.share_of_units();
         let left = units.iter().filter(|unit| !recorded.contains(&unit.id.to_string()));
-        let content = left.map(|unit| self.scored_bytes(unit)).sum();
-        let needed: u64 = self.output_bytes(content).iter().map(|(_, bytes)| bytes).sum();
-        let freed = match self.start {
-            Start::Fresh => sink::stored_bytes(&self.output_folder)?,
-            _ => 0,
-        };
-        let free = sink::free_bytes(&self.output_folder)?.saturating_add(freed);
+        let mut content: Vec<u64> = left.map(|unit| self.scored_bytes(unit)).collect();
+        let Space { folder, free, is_output } = sink::space(&self.output, self.start == Start::Fresh)?;
+        if !is_output {
+            content.sort_unstable_by(|a, b| b.cmp(a));
+            content.truncate(encoders());
+        }
+        let needed: u64 = self.output_bytes(content.iter().sum()).iter().map(|(_, bytes)| bytes).sum();
         if needed <= free {
             return Ok(());
         }
+        let (what, remedy) = match is_output {
+            true => ("the output", "free some space, write less (sink.embeddings, sink.norms)"),
+            false => (
+                "what waits for the store at once",
+                "free some space, name another folder by TMPDIR, choose a smaller sink.unit_bytes",
+            ),
+        };
         Err(RunError::Sink(SinkError::Refused(format!(
-            "the output will take about {}, but {} has room for {} only; free some space, write less \
-             (sink.embeddings, sink.norms), or pass --no-space-check",
+            "{what} will take about {}, but {} has room for {} only; {remedy}, or pass --no-space-check",
             megabytes(needed),
-            self.output_folder.display(),
+            folder.display(),
             megabytes(free)
         ))))
     }
@@ -427,7 +436,7 @@ impl Plan {
             ),
         );
         line("patches", self.describe_rule());
-        line("output", format!("{} ({state})", self.output_folder.display()));
+        line("output", format!("{} ({state})", self.output.root().display()));
         for (table, bytes) in self.output_bytes(self.content_bytes()) {
             line("", format!("{:<12}about {}", table.name(), megabytes(bytes)));
         }
@@ -572,16 +581,6 @@ fn pins(planned: Option<&PlanRecord>, start: Start) -> Pins {
             of_model.map(|(name, commit)| (name.clone(), commit.clone())).collect()
         }
         (_, Start::Fresh) | (None, _) => Pins::new(),
-    }
-}
-
-fn output_folder(uri: &str) -> Result<PathBuf, String> {
-    match uri.split_once("://") {
-        None => Ok(uri.into()),
-        Some(("file", path)) => Ok(path.into()),
-        Some((scheme, _)) => {
-            Err(format!("sink.uri = {uri:?}: this build writes to local folders only, not {scheme}://"))
-        }
     }
 }
 

@@ -670,12 +670,12 @@ pub fn encode(
             };
             encoder.encode(unit, counts, ticket.started, &mut crew).map_err(|error| {
                 let reason = error.to_string();
-                storage_failure = matches!(error, SinkError::Io { .. }).then_some(error);
+                storage_failure = (!matches!(error, SinkError::Encode(_))).then_some(error);
                 reason
             })
         });
         if let Some(error) = storage_failure {
-            control.fail(RunError::Sink(error));
+            control.fail(RunError::Sink(error.midway()));
             continue;
         }
         let encoded = encoded.map_err(|failed| piece_failure.unwrap_or(failed));

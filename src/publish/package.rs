@@ -19,7 +19,7 @@ use super::{
 use crate::{
     model::{ModelFiles, ModelInfo},
     schema::Table,
-    sink::{self, Ledger, Manifest},
+    sink::{self, Ledger, Manifest, Storage},
 };
 
 /// The card's name in a repository.
@@ -177,11 +177,11 @@ pub(super) fn open(folder: &Path, kind: Kind) -> Result<Found, PushError> {
 
 fn open_output(root: &Path) -> Result<Output, PushError> {
     let folder = root.to_owned();
-    let found = sink::verify(root)?;
+    let found = sink::verify(&Storage::from(root))?;
     if let Some(problem) = found.problem {
         return Err(PushError::NotSound { folder, problem: problem.to_string() });
     }
-    let ledger = Ledger::read(root)?.filter(|_| found.complete);
+    let ledger = Ledger::read(&Storage::from(root))?.filter(|_| found.complete);
     let Some(mut ledger) = ledger else { return Err(PushError::Unfinished { folder }) };
     let Some(manifest) = ledger.manifest.take() else { return Err(PushError::Unfinished { folder }) };
     Ok(Output { ledger, manifest })
@@ -203,12 +203,16 @@ impl Package {
             let (bytes, sha256) = (file.bytes, file.sha256.clone());
             items.push(Item { path: file.path.clone(), content, bytes, sha256, may_replace: false });
         }
-        for paper in sink::papers(root)? {
+        for paper in sink::papers(&Storage::from(root))? {
             // Records and manifest grow with their output; another plan is another output.
             let may_replace = !is_plan(&paper);
             items.push(Item::file(root, &paper, may_replace)?);
         }
-        Ok(Package { kind: Kind::Dataset, items, retired: output.ledger.superseded_files(root)? })
+        Ok(Package {
+            kind: Kind::Dataset,
+            items,
+            retired: output.ledger.superseded_files(&Storage::from(root))?,
+        })
     }
 
     /// A model's files and the texts that belong to them; the configuration comes last.

@@ -1,16 +1,13 @@
 //! Decides whether a plan may go on in an output that is there, and says what differs if it may not. Changes
 //! nothing.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Opening, PlanRecord, ShardEntry, SinkError, Start, ledger::read_unit};
+use super::{Opening, PlanRecord, ShardEntry, SinkError, Start, Storage, ledger::read_unit};
 use crate::data::UnitId;
 
 pub(super) fn refuse_other_plan(
-    root: &Path,
+    storage: &Storage,
     existing: &PlanRecord,
     opening: Opening<'_>,
 ) -> Result<(), SinkError> {
@@ -18,7 +15,7 @@ pub(super) fn refuse_other_plan(
     if raced {
         return Err(SinkError::Raced(format!(
             "another process changed the plan of {} at the same moment",
-            root.display()
+            storage.root().display()
         )));
     }
     if found.is_empty() {
@@ -38,13 +35,13 @@ pub(super) fn refuse_other_plan(
     Err(SinkError::Refused(format!(
         "{} holds the output of another plan: {}; {remedy}give this plan a folder of its own (sink.uri or --output), \
          or start over with --fresh",
-        root.display(),
+        storage.root().display(),
         found.join("; ")
     )))
 }
 
 /// A shard that is no longer there may be left out only once all of it is committed.
-pub(super) fn refuse_unfinished_absent(root: &Path, opening: Opening<'_>) -> Result<(), SinkError> {
+pub(super) fn refuse_unfinished_absent(storage: &Storage, opening: Opening<'_>) -> Result<(), SinkError> {
     let absent: BTreeSet<&String> = opening.absent.iter().collect();
     for (shard, entry) in (0u32..).zip(&opening.plan.shards) {
         if !absent.contains(&entry.source_file) {
@@ -52,7 +49,7 @@ pub(super) fn refuse_unfinished_absent(root: &Path, opening: Opening<'_>) -> Res
         }
         for unit in 0..entry.units {
             let name = UnitId { shard, unit }.to_string();
-            if read_unit(root, &name)?.1.is_none() {
+            if read_unit(storage, &name)?.1.is_none() {
                 return Err(SinkError::Refused(format!(
                     "shard {} is gone from source.uri, and unit {name} of it is not committed yet; bring it back, \
                      or start over with --fresh",

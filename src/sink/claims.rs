@@ -9,19 +9,35 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::{
-    Attempt, Claim, SinkError,
-    files::{create_folder, list, read_json, remove_if_there, temporary_of},
-};
+use super::{Attempt, Claim, SinkError, Storage, files::temporary_of};
 use crate::data::UnitId;
 
 /// A process that has not written for so long is taken for dead where its host cannot be asked.
 const SILENCE: u64 = 120;
 /// An idle process writes at least so often.
 const HEARTBEAT: Duration = Duration::from_secs(10);
-/// How old what is known of the others may be, for each of them: many are read seldom. Processes that start together
-/// would do the same units for long if it were much.
-const REFRESH: Duration = Duration::from_millis(10);
+
+/// How often claims are written and read. Every one read is a request of its own.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// A claim that changes is written no sooner after the last time.
+    write: Duration,
+    /// How old what is known of the others may be at the least.
+    read: Duration,
+    /// Likewise, for each of them: many are read seldom.
+    read_each: Duration,
+}
+
+/// Processes that start together would do the same units for long if it were slow.
+const ON_A_DISK: Pace =
+    Pace { write: Duration::ZERO, read: Duration::ZERO, read_each: Duration::from_millis(10) };
+/// Requests take their time and cost money. What is known of the others is so old that short units are done twice where
+/// processes have no shares of their own.
+const IN_A_STORE: Pace = Pace {
+    write: Duration::from_secs(1),
+    read: Duration::from_secs(1),
+    read_each: Duration::from_millis(250),
+};
 
 /// What can be said of the process behind a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,35 +76,33 @@ pub(super) fn now() -> u64 {
 }
 
 /// Every claim that can be read, with its file. One that cannot is no claim.
-pub(super) fn read_claims(root: &Path) -> Result<Vec<(PathBuf, Claim)>, SinkError> {
-    let mut claims = Vec::new();
-    for path in list(&root.join("_blt/claims"))? {
-        if path.extension().is_none_or(|e| e != "json") {
-            continue;
-        }
-        if let Ok(Some(claim)) = read_json::<Claim>(&path) {
-            claims.push((path, claim));
-        }
-    }
-    Ok(claims)
+pub(super) fn read_claims(storage: &Storage) -> Result<Vec<(PathBuf, Claim)>, SinkError> {
+    let mut paths = storage.list(&storage.join("_blt/claims"))?;
+    paths.retain(|path| path.extension().is_some_and(|e| e == "json"));
+    let claims = storage.read_every_json(&paths)?;
+    Ok(paths.into_iter().zip(claims).filter_map(|(path, claim)| Some((path, claim.value()?))).collect())
 }
 
-/// Removes what dead processes said, and what they were about to say.
-pub(super) fn forget_the_dead(root: &Path) -> Result<(), SinkError> {
+/// Removes what dead processes said, and what they were about to say; `attempt` is alive.
+pub(super) fn forget_the_dead(storage: &Storage, attempt: &Attempt) -> Result<(), SinkError> {
     let (host, now) = (host(), now());
     let mut others = Vec::new();
-    for (path, claim) in read_claims(root)? {
-        if claim.liveness(&host, now) == Liveness::Dead {
-            remove_if_there(&path)?;
+    for (path, claim) in read_claims(storage)? {
+        let is_own = path.file_stem().is_some_and(|stem| stem == attempt.id());
+        if !is_own && claim.liveness(&host, now) == Liveness::Dead {
+            storage.remove_if_there(&path)?;
         } else {
             others.extend(path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned));
         }
     }
-    for path in list(&root.join("_blt/claims"))? {
+    if !storage.is_local() {
+        return Ok(());
+    }
+    for path in storage.list(&storage.join("_blt/claims"))? {
         // A process that is about to make its first claim makes the next one a moment later.
         let is_anothers = |rest: &str| others.iter().any(|attempt| rest.starts_with(attempt.as_str()));
         if temporary_of(&path).is_some_and(|rest| !is_anothers(rest)) {
-            remove_if_there(&path)?;
+            storage.remove_if_there(&path)?;
         }
     }
     Ok(())
@@ -97,7 +111,8 @@ pub(super) fn forget_the_dead(root: &Path) -> Result<(), SinkError> {
 /// What this process says, and what it knows of the others.
 #[derive(Debug)]
 pub struct Claims {
-    root: PathBuf,
+    storage: Storage,
+    pace: Pace,
     attempt: Arc<Attempt>,
     claim: Mutex<Own>,
     others: Mutex<Others>,
@@ -106,8 +121,10 @@ pub struct Claims {
 #[derive(Debug)]
 struct Own {
     claim: Claim,
-    /// When it was written, unless it changed since.
+    /// When it was written.
     written: Option<Instant>,
+    /// Whether it is another since.
+    changed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -115,10 +132,12 @@ struct Others {
     units: BTreeSet<String>,
     n_claims: u32,
     read: Option<Instant>,
+    /// Whether there ever was one.
+    met: bool,
 }
 
 impl Claims {
-    pub(super) fn new(root: &Path, attempt: Arc<Attempt>, share: Option<String>) -> Self {
+    pub(super) fn new(storage: &Storage, attempt: Arc<Attempt>, share: Option<String>) -> Self {
         let claim = Claim {
             host: host(),
             process: std::process::id(),
@@ -129,15 +148,16 @@ impl Claims {
             units: BTreeMap::new(),
         };
         Claims {
-            root: root.into(),
+            storage: storage.clone(),
+            pace: if storage.is_local() { ON_A_DISK } else { IN_A_STORE },
             attempt,
-            claim: Mutex::new(Own { claim, written: None }),
+            claim: Mutex::new(Own { claim, written: None, changed: true }),
             others: Mutex::default(),
         }
     }
 
     fn path(&self) -> PathBuf {
-        self.root.join("_blt/claims").join(format!("{}.json", self.attempt.id()))
+        self.storage.join("_blt/claims").join(format!("{}.json", self.attempt.id()))
     }
 
     /// This process begins `unit`; others shall know at once.
@@ -145,7 +165,7 @@ impl Claims {
         let bytes = {
             let mut own = lock(&self.claim);
             own.claim.units.insert(unit.to_string(), now());
-            own.written = None;
+            own.changed = true;
             own.claim.bytes
         };
         // Who cannot be told may do the unit, too. It is tried again soon, and a failure is told of then.
@@ -156,29 +176,31 @@ impl Claims {
     pub fn end(&self, unit: UnitId) {
         let mut own = lock(&self.claim);
         own.claim.units.remove(&unit.to_string());
-        own.written = None;
+        own.changed = true;
     }
 
     /// Writes the claim if it changed or is old. `bytes` of content were scored so far.
     ///
     /// # Errors
-    /// [`SinkError::Io`]; the run need not care.
+    /// When the storage fails; the run need not care.
     pub fn publish(&self, bytes: u64) -> Result<(), SinkError> {
         let claim = {
             let mut own = lock(&self.claim);
-            if own.written.is_some_and(|at| at.elapsed() < HEARTBEAT) {
+            let due = if own.changed { self.pace.write } else { HEARTBEAT };
+            if own.written.is_some_and(|at| at.elapsed() < due) {
                 return Ok(());
             }
             own.written = Some(Instant::now());
+            own.changed = false;
             own.claim.seen = now();
             own.claim.bytes = bytes;
             own.claim.clone()
         };
-        create_folder(&self.root.join("_blt/claims"))?;
-        match self.attempt.replace_advice(&self.path(), &claim) {
+        self.storage.create_folder(&self.storage.join("_blt/claims"))?;
+        match self.storage.replace_advice(&self.attempt, &self.path(), &claim) {
             // Somebody tidied up in between.
             Err(SinkError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
-                lock(&self.claim).written = None;
+                lock(&self.claim).changed = true;
                 Ok(())
             }
             other => other,
@@ -187,26 +209,37 @@ impl Claims {
 
     /// Whether another process that is alive says that it is at `unit`.
     pub fn is_anothers(&self, unit: UnitId) -> bool {
+        self.others().units.contains(&unit.to_string())
+    }
+
+    /// Whether another process may have committed anything since this one began; on a disk it is as easy to look.
+    pub fn in_company(&self) -> bool {
+        self.storage.is_local() || self.others().met
+    }
+
+    fn others(&self) -> MutexGuard<'_, Others> {
         let mut others = lock(&self.others);
-        if others.read.is_none_or(|at| at.elapsed() > REFRESH * others.n_claims.max(1)) {
+        let Pace { read, read_each, .. } = self.pace;
+        if others.read.is_none_or(|at| at.elapsed() > read.max(read_each * others.n_claims.max(1))) {
             let own = self.path();
             let (host, now) = (host(), now());
             // What cannot be read is not known; the unit may be done twice then, which harms nothing.
-            let claims = read_claims(&self.root).unwrap_or_default();
+            let claims = read_claims(&self.storage).unwrap_or_default();
             others.n_claims = claims.len() as u32;
+            others.met |= claims.iter().any(|(path, _)| *path != own);
             let alive = claims
                 .into_iter()
                 .filter(|(path, claim)| *path != own && claim.liveness(&host, now) == Liveness::Alive);
             others.units = alive.flat_map(|(_, claim)| claim.units.into_keys()).collect();
             others.read = Some(Instant::now());
         }
-        others.units.contains(&unit.to_string())
+        others
     }
 
     /// Takes the claim back: this process ends.
     pub fn withdraw(&self) {
         // A claim that stays is taken for a dead process's.
-        let _ = remove_if_there(&self.path());
+        let _ = self.storage.remove_if_there(&self.path());
     }
 }
 

@@ -1,4 +1,5 @@
-//! Writes a patched unit's tables to temporary Parquet files. Does not decide whether they count.
+//! Writes a patched unit's tables to Parquet files, which have temporary names on a disk, and their final ones in a
+//! store. Does not decide whether they count.
 
 use std::{
     fs::{self, File},
@@ -30,9 +31,9 @@ use parquet::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    Attempt, Counts, FileEntry, SinkError,
+    Attempt, Counts, FileEntry, SinkError, Storage,
     columns::{EncodedPiece, Piece, RowGroup},
-    files::create_folder,
+    spool::{self, Spool},
 };
 use crate::{
     data::{PatchedUnit, Unit, value_bytes},
@@ -40,7 +41,8 @@ use crate::{
     schema::{self, Table, TableOptions},
 };
 
-/// A unit whose files are written and synced, under names that nobody looks for.
+/// A unit whose files are written and synced, under names that nobody looks for; or those in a store, which no record
+/// names yet.
 #[derive(Debug)]
 pub struct EncodedUnit {
     /// The unit.
@@ -54,7 +56,8 @@ pub struct EncodedUnit {
 }
 
 impl EncodedUnit {
-    /// Removes the files again: the unit was dropped, or another attempt won.
+    /// Removes the local files again: the unit was dropped, or another attempt won. What lies in a store stays for now: the
+    /// next attempt makes the same.
     pub fn discard(self) {
         for (temporary, _) in self.files {
             // An attempt's leftovers are garbage to every reader and collected at the end.
@@ -67,10 +70,12 @@ impl EncodedUnit {
 /// order in which they came.
 pub type Crew<'a> = dyn FnMut(Vec<Piece>) -> Result<Vec<EncodedPiece>, SinkError> + 'a;
 
-/// Writes the tables of units below one folder.
+/// Writes the tables of units of one output.
 #[derive(Clone, Debug)]
 pub struct Encoder {
-    root: PathBuf,
+    storage: Storage,
+    /// Where files wait for the store.
+    spool: Option<Arc<Spool>>,
     options: TableOptions,
     zstd: Option<i32>,
     compression: Compression,
@@ -82,11 +87,8 @@ impl Encoder {
     pub const ROW_GROUP_BYTES: u64 = 32 << 20;
 
     /// `zstd` is the level of compression, `None` for none; `attempt` names the temporary files.
-    ///
-    /// # Errors
-    /// [`SinkError::Encode`] when there is no such level.
-    pub fn new(
-        root: &Path,
+    pub(super) fn new(
+        storage: &Storage,
         options: TableOptions,
         zstd: Option<i32>,
         attempt: Arc<Attempt>,
@@ -97,14 +99,15 @@ impl Encoder {
                 ZstdLevel::try_new(level).map_err(|error| SinkError::Encode(error.to_string()))?,
             ),
         };
-        Ok(Encoder { root: root.into(), options, zstd, compression, attempt })
+        let spool = storage.spool(&attempt)?.map(Arc::new);
+        Ok(Encoder { storage: storage.clone(), spool, options, zstd, compression, attempt })
     }
 
     /// Writes and syncs the files of `unit`, whose columns `crew` encodes.
     ///
     /// # Errors
-    /// [`SinkError::Encode`] when its columns disagree, [`SinkError::Io`] when the storage fails; in
-    /// both cases nothing is left behind.
+    /// [`SinkError::Encode`] when its columns disagree, otherwise the storage has failed; in any case nothing is left
+    /// behind on a disk.
     pub fn encode(
         &self,
         unit: PatchedUnit,
@@ -126,7 +129,32 @@ impl Encoder {
             }
         }
         encoded.files.sort_by(|(_, a), (_, b)| a.path.cmp(&b.path));
+        if self.spool.is_some()
+            && let Err(error) = self.upload(&encoded)
+        {
+            encoded.discard();
+            return Err(error);
+        }
         Ok(encoded)
+    }
+
+    /// Brings files from the spool to the store. Here and not when the unit is committed: many units at once. Parts of files
+    /// that are under way take no more than the unit's tables did, whose share of the memory it has still.
+    fn upload(&self, encoded: &EncodedUnit) -> Result<(), SinkError> {
+        for (temporary, file) in &encoded.files {
+            let path = self.storage.join(&file.path);
+            fault::point("commit::rename").map_err(SinkError::io(&path))?;
+            self.storage.publish(temporary, &path)?;
+            fs::remove_file(temporary).map_err(spool::failed(temporary))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what waits for the store; nothing can be encoded any more.
+    pub fn withdraw(&self) {
+        if let Some(spool) = &self.spool {
+            spool.remove();
+        }
     }
 
     fn write(
@@ -136,10 +164,18 @@ impl Encoder {
         unit: &Unit,
         crew: &mut Crew<'_>,
     ) -> Result<(PathBuf, FileEntry), SinkError> {
-        let folder = self.root.join(table.name());
-        create_folder(&folder)?;
+        let folder = match &self.spool {
+            Some(spool) => spool.folder().to_owned(),
+            None => self.storage.join(table.name()),
+        };
+        if self.spool.is_none() {
+            self.storage.create_folder(&folder)?;
+        }
         let path = self.attempt.temporary(&folder, &unit.id.to_string());
-        let written = self.write_to(&path, table, &batch, crew);
+        let written = self.write_to(&path, table, &batch, crew).map_err(|error| match error {
+            SinkError::Io { path, error } if self.spool.is_some() => spool::failed(&path)(error),
+            other => other,
+        });
         let (bytes, sha256) = written.inspect_err(|_| {
             let _ = fs::remove_file(&path);
         })?;
@@ -182,7 +218,9 @@ impl Encoder {
         }
         // Not `into_inner`, which hides why the last bytes could not be written.
         writer.close().map_err(failed)?;
-        hashed.file.sync_all().map_err(SinkError::io(path))?;
+        if self.spool.is_none() {
+            hashed.file.sync_all().map_err(SinkError::io(path))?;
+        }
         fault::point("encode::after_footer").map_err(SinkError::io(path))?;
         Ok((hashed.bytes, format!("{:x}", hashed.hash.finalize())))
     }

@@ -1,5 +1,5 @@
-//! Files that appear whole or not at all, and survive a power cut once they are there. Knows nothing of what
-//! is in them.
+//! Files of a local folder that appear whole or not at all, and survive a power cut once they are there. Knows nothing
+//! of what is in them.
 
 use std::{
     fs::{self, File},
@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
 use super::SinkError;
 use crate::fault;
@@ -88,9 +88,7 @@ impl Attempt {
         // `00000-00003` of `00000-00003.r1.json`.
         let of = name.split('.').next().unwrap_or_default();
         let temporary = self.temporary(parent(path), of);
-        let mut text =
-            serde_json::to_vec_pretty(value).map_err(|error| SinkError::Encode(error.to_string()))?;
-        text.push(b'\n');
+        let text = json_text(value)?;
         let write = || {
             let mut file = File::create_new(&temporary)?;
             file.write_all(&text)?;
@@ -143,16 +141,20 @@ pub(super) fn create_folder(folder: &Path) -> Result<(), SinkError> {
     }
 }
 
-/// A JSON file; `None` when there is none.
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, SinkError> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(SinkError::Io { path: path.into(), error }),
-    };
-    serde_json::from_slice(&text).map(Some).map_err(|error| {
-        SinkError::Refused(format!("{} is not a record of blt-pipeline: {error}", path.display()))
-    })
+/// `value` as it is written.
+pub(super) fn json_text<T: Serialize>(value: &T) -> Result<Vec<u8>, SinkError> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(|error| SinkError::Encode(error.to_string()))?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// A file; `None` when there is none.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, SinkError> {
+    match fs::read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(SinkError::Io { path: path.into(), error }),
+    }
 }
 
 /// Entries of a folder, sorted; none when it is not there.
@@ -183,7 +185,7 @@ pub(super) fn remove_if_there(path: &Path) -> Result<(), SinkError> {
 ///
 /// # Errors
 /// [`SinkError::Io`].
-pub fn free_bytes(folder: &Path) -> Result<u64, SinkError> {
+pub(super) fn free_bytes(folder: &Path) -> Result<u64, SinkError> {
     let absolute = std::path::absolute(folder).map_err(SinkError::io(folder))?;
     let existing = absolute.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let disk = rustix::fs::statvfs(existing)

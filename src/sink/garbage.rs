@@ -6,10 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    Ledger, SinkError,
-    files::{list, remove_if_there, temporary_of},
-};
+use super::{Ledger, SinkError, Storage, files::temporary_of};
 use crate::schema::Table;
 
 /// A file that no record names.
@@ -30,30 +27,40 @@ pub struct Garbage {
 ///
 /// # Errors
 /// [`SinkError::Io`].
-pub(super) fn listing(root: &Path) -> Result<Vec<PathBuf>, SinkError> {
+pub(super) fn listing(storage: &Storage) -> Result<Vec<PathBuf>, SinkError> {
+    // What lies beside records is garbage under a temporary name only, and a store has none.
+    let records = if storage.is_local() { &["_blt", "_blt/commits", "_blt/failed"][..] } else { &[] };
     let mut all = Vec::new();
-    for folder in Table::ALL.iter().map(|t| t.name()).chain(["_blt", "_blt/commits", "_blt/failed"]) {
-        all.extend(list(&root.join(folder))?.into_iter().filter(|path| !path.is_dir()));
+    for folder in Table::ALL.iter().map(|t| t.name()).chain(records.iter().copied()) {
+        let found = storage.list(&storage.join(folder))?;
+        all.extend(found.into_iter().filter(|path| !storage.is_folder(path)));
     }
     Ok(all)
 }
 
-/// What in the output at `root` counts for nothing.
+/// What in the output in `storage` counts for nothing.
 ///
 /// The files of a unit without a record are kept: the attempt that published them may be paused, and its record
 /// would name what is gone.
 ///
 /// # Errors
 /// As [`Ledger::read`]; [`SinkError::Refused`] when there is no output.
-pub fn collect(root: &Path) -> Result<Vec<Garbage>, SinkError> {
-    let listing = listing(root)?;
-    let ledger = Ledger::read(root)?.ok_or_else(|| super::output::no_output(root))?;
-    Ok(garbage(root, &listing, &ledger))
+pub fn collect(storage: &Storage) -> Result<Vec<Garbage>, SinkError> {
+    let listing = listing(storage)?;
+    let ledger = Ledger::read(storage)?.ok_or_else(|| super::output::no_output(storage))?;
+    garbage(storage, &listing, &ledger)
 }
 
 /// What of `listing`, read before `ledger`, counts for nothing.
-pub fn garbage(root: &Path, listing: &[PathBuf], ledger: &Ledger) -> Vec<Garbage> {
-    let named: BTreeSet<PathBuf> = ledger.files().into_iter().map(|f| root.join(f.path)).collect();
+///
+/// # Errors
+/// When the storage fails.
+pub(super) fn garbage(
+    storage: &Storage,
+    listing: &[PathBuf],
+    ledger: &Ledger,
+) -> Result<Vec<Garbage>, SinkError> {
+    let named: BTreeSet<PathBuf> = ledger.files().into_iter().map(|f| storage.join(f.path)).collect();
     let is_committed = |unit: &str| ledger.committed.contains_key(unit);
     let mut found = Vec::new();
     for path in listing {
@@ -79,16 +86,16 @@ pub fn garbage(root: &Path, listing: &[PathBuf], ledger: &Ledger) -> Vec<Garbage
                 }
             }
         };
-        let bytes = path.metadata().map_or(0, |m| m.len());
+        let bytes = storage.bytes(path)?.unwrap_or(0);
         found.push(Garbage { path: path.clone(), bytes, kept });
     }
-    found
+    Ok(found)
 }
 
 /// Removes what of `garbage` need not be kept.
-pub(super) fn remove(garbage: &[Garbage]) -> Result<(), SinkError> {
+pub(super) fn remove(storage: &Storage, garbage: &[Garbage]) -> Result<(), SinkError> {
     for file in garbage.iter().filter(|file| file.kept.is_none()) {
-        remove_if_there(&file.path)?;
+        storage.remove_if_there(&file.path)?;
     }
     Ok(())
 }

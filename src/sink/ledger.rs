@@ -5,11 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::de::DeserializeOwned;
-
 use super::{
-    CommitRecord, Counts, FailureRecord, FileEntry, Manifest, PlanRecord, SinkError,
-    files::{list, read_json, temporary_of},
+    CommitRecord, Counts, FailureRecord, FileEntry, Manifest, PlanRecord, SinkError, Storage,
+    files::temporary_of, storage::Found,
 };
 use crate::data::UnitId;
 
@@ -32,45 +30,51 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Reads the output in folder `root`; `None` when there is none.
+    /// Reads the output in `storage`; `None` when there is none.
     ///
     /// # Errors
     /// [`SinkError::Refused`] when the plan cannot be read, or a record belongs to another one;
-    /// [`SinkError::Io`] when something cannot be read.
-    pub fn read(root: &Path) -> Result<Option<Ledger>, SinkError> {
-        let Some((_, plan)) = read_plan(root)? else {
+    /// [`SinkError::Io`] and [`SinkError::Remote`] when something cannot be read.
+    pub fn read(storage: &Storage) -> Result<Option<Ledger>, SinkError> {
+        let Some((_, plan)) = read_plan(storage)? else {
             return Ok(None);
         };
         let fingerprint = plan.fingerprint()?;
-        let folder = root.join("_blt/commits");
+        let records = |folder: &str| -> Result<Vec<PathBuf>, SinkError> {
+            let mut paths = storage.list(&storage.join(folder))?;
+            paths.retain(|path| record_name(path).is_some());
+            Ok(paths)
+        };
         let mut committed: BTreeMap<String, (u32, CommitRecord)> = BTreeMap::new();
         let mut damaged = Vec::new();
-        for path in list(&folder)? {
+        let paths = records("_blt/commits")?;
+        let found = storage.read_every_json::<CommitRecord>(&paths)?;
+        for (path, found) in paths.into_iter().zip(found) {
             let Some((name, revision)) = record_name(&path) else {
                 continue;
             };
-            match read_json::<CommitRecord>(&path) {
-                Ok(Some(record)) if record.unit == name => {
+            match found {
+                Found::Value(record) if record.unit == name => {
                     refuse_other_fingerprint(&path, &record, &plan, &fingerprint)?;
                     if committed.get(&name).is_none_or(|(highest, _)| *highest < revision) {
                         committed.insert(name, (revision, record));
                     }
                 }
-                Ok(None) => {}
-                Ok(Some(_)) | Err(SinkError::Refused(_)) => damaged.push((path, name, revision)),
-                Err(error) => return Err(error),
+                Found::Nothing => {}
+                Found::Value(_) | Found::Damaged(_) => damaged.push((path, name, revision)),
             }
         }
         let stands = |name: &String| committed.get(name).map(|(revision, _)| *revision);
         damaged.retain(|(_, name, revision)| stands(name).is_none_or(|standing| standing < *revision));
-        let failed = list(&root.join("_blt/failed"))?.into_iter().filter(|p| record_name(p).is_some());
+        let failed = storage.read_every_json(&records("_blt/failed")?)?;
         Ok(Some(Ledger {
             plan,
             fingerprint,
             committed: committed.into_iter().map(|(name, (_, record))| (name, record)).collect(),
             damaged: damaged.into_iter().map(|(path, ..)| path).collect(),
-            failed: failed.filter_map(|path| read_or_none(&path).transpose()).collect::<Result<_, _>>()?,
-            manifest: read_or_none(&root.join("_blt/manifest.json"))?,
+            // What cannot be read is only told of, or written anew.
+            failed: failed.into_iter().filter_map(Found::value).collect(),
+            manifest: storage.read_json(&storage.join("_blt/manifest.json"))?.value(),
         }))
     }
 
@@ -117,14 +121,16 @@ impl Ledger {
         counts
     }
 
-    /// Files that only superseded records of the output in folder `root` name: a repair put others in their place.
+    /// Files that only superseded records of the output in `storage` name: a repair put others in their place.
     ///
     /// # Errors
-    /// [`SinkError::Io`].
-    pub fn superseded_files(&self, root: &Path) -> Result<BTreeSet<String>, SinkError> {
+    /// When the storage fails.
+    pub fn superseded_files(&self, storage: &Storage) -> Result<BTreeSet<String>, SinkError> {
         let mut files = BTreeSet::new();
-        for path in list(&root.join("_blt/commits"))? {
-            let Some(record) = record_name(&path).and(read_or_none::<CommitRecord>(&path)?) else { continue };
+        let mut paths = storage.list(&storage.join("_blt/commits"))?;
+        paths.retain(|path| record_name(path).is_some());
+        let records = storage.read_every_json::<CommitRecord>(&paths)?;
+        for record in records.into_iter().filter_map(Found::value) {
             files.extend(record.files.into_iter().map(|file| file.path));
         }
         for file in self.files() {
@@ -142,19 +148,19 @@ impl Ledger {
     }
 }
 
-/// Paths, below the output folder `root`, of all in `_blt` that says what the output is: its plans and records, those that were
+/// Paths, below the root of `storage`, of all in `_blt` that says what the output is: its plans and records, those that were
 /// superseded included, and the manifest, which comes last.
 ///
 /// # Errors
 /// As [`Ledger::read`].
-pub fn papers(root: &Path) -> Result<Vec<String>, SinkError> {
-    let mut paths = list(&root.join("_blt/commits"))?;
+pub fn papers(storage: &Storage) -> Result<Vec<String>, SinkError> {
+    let mut paths = storage.list(&storage.join("_blt/commits"))?;
     paths.retain(|path| record_name(path).is_some());
-    if let Some((revision, _)) = read_plan(root)? {
-        paths.extend((0..=revision).map(|revision| plan_path(root, revision)));
+    if let Some((revision, _)) = read_plan(storage)? {
+        paths.extend((0..=revision).map(|revision| plan_path(storage, revision)));
     }
-    paths.push(root.join("_blt/manifest.json"));
-    let below = |path: &PathBuf| path.strip_prefix(root).unwrap_or(path).display().to_string();
+    paths.push(storage.join("_blt/manifest.json"));
+    let below = |path: &PathBuf| path.strip_prefix(storage.root()).unwrap_or(path).display().to_string();
     Ok(paths.iter().map(below).collect())
 }
 
@@ -162,14 +168,12 @@ pub fn papers(root: &Path) -> Result<Vec<String>, SinkError> {
 ///
 /// # Errors
 /// As [`Ledger::read`].
-pub(super) fn read_plan(root: &Path) -> Result<Option<(u32, PlanRecord)>, SinkError> {
-    let read = |revision| {
-        read_json::<PlanRecord>(&plan_path(root, revision)).map_err(|error| match error {
-            SinkError::Refused(what) => {
-                SinkError::Refused(format!("{what}; restore it, or start over with run --fresh"))
-            }
-            other => other,
-        })
+pub(super) fn read_plan(storage: &Storage) -> Result<Option<(u32, PlanRecord)>, SinkError> {
+    let read = |revision| match storage.read_json::<PlanRecord>(&plan_path(storage, revision))? {
+        Found::Damaged(what) => {
+            Err(SinkError::Refused(format!("{what}; restore it, or start over with run --fresh")))
+        }
+        found => Ok(found.value()),
     };
     let Some(mut plan) = read(0)? else {
         return Ok(None);
@@ -184,23 +188,22 @@ pub(super) fn read_plan(root: &Path) -> Result<Option<(u32, PlanRecord)>, SinkEr
 /// A unit's record that counts, and the number that the next one would get.
 ///
 /// # Errors
-/// [`SinkError::Io`].
-pub(super) fn read_unit(root: &Path, name: &str) -> Result<(u32, Option<CommitRecord>), SinkError> {
+/// When the storage fails.
+pub(super) fn read_unit(storage: &Storage, name: &str) -> Result<(u32, Option<CommitRecord>), SinkError> {
     let (mut next, mut counts) = (0, None);
     loop {
-        match read_json::<CommitRecord>(&commit_path(root, name, next)) {
-            Ok(None) => return Ok((next, counts)),
-            Ok(Some(record)) if record.unit == name => counts = Some(record),
+        match storage.read_json::<CommitRecord>(&commit_path(storage.root(), name, next))? {
+            Found::Nothing => return Ok((next, counts)),
+            Found::Value(record) if record.unit == name => counts = Some(record),
             // Torn: it commits nothing, and the next number is free to.
-            Ok(Some(_)) | Err(SinkError::Refused(_)) => {}
-            Err(error) => return Err(error),
+            Found::Value(_) | Found::Damaged(_) => {}
         }
         next += 1;
     }
 }
 
-pub(super) fn plan_path(root: &Path, revision: u32) -> PathBuf {
-    root.join("_blt").join(revised("plan", revision))
+pub(super) fn plan_path(storage: &Storage, revision: u32) -> PathBuf {
+    storage.join("_blt").join(revised("plan", revision))
 }
 
 pub(super) fn commit_path(root: &Path, name: &str, revision: u32) -> PathBuf {
@@ -220,14 +223,6 @@ pub(super) fn record_name(path: &Path) -> Option<(String, u32)> {
     match stem.split_once(".r") {
         None => Some((stem.to_owned(), 0)),
         Some((name, revision)) => Some((name.to_owned(), revision.parse().ok()?)),
-    }
-}
-
-/// What cannot be read is not there: it is only told of, or written anew.
-fn read_or_none<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, SinkError> {
-    match read_json(path) {
-        Err(SinkError::Refused(_)) => Ok(None),
-        other => other,
     }
 }
 

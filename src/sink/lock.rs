@@ -2,26 +2,28 @@
 
 use std::{
     fs::{File, TryLockError},
-    io,
-    path::Path,
-    thread,
+    io, thread,
     time::{Duration, Instant},
 };
 
-use super::SinkError;
+use super::{SinkError, Storage};
 
 /// Removing files and writing a manifest takes less, unless the process is paused.
 const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
 
 /// `_blt/lock`: shared by processes that supersede records or write a plan, held alone by whoever removes what
-/// no record names. The system releases it when its process dies.
+/// no record names. The system releases it when its process dies. A store has no such lock, and some file systems
+/// have none: there, nobody supersedes records, so that whatever lies beside a unit's record is of no use to anybody.
 #[derive(Debug)]
 pub(super) struct Lock(Option<File>);
 
 impl Lock {
-    pub(super) fn open(root: &Path) -> Result<Lock, SinkError> {
-        let path = root.join("_blt/lock");
+    pub(super) fn open(storage: &Storage) -> Result<Lock, SinkError> {
+        if !storage.is_local() {
+            return Ok(Lock(None));
+        }
+        let path = storage.join("_blt/lock");
         let file = File::options().create(true).append(true).open(&path).map_err(SinkError::io(&path))?;
         Ok(Lock(Some(file)))
     }
@@ -49,13 +51,10 @@ impl Lock {
     }
 
     /// Without locks, nobody can tell that a record is about to be superseded.
-    pub(super) fn refuse_missing(&self, root: &Path) -> Result<(), SinkError> {
+    pub(super) fn refuse_missing(&self, storage: &Storage) -> Result<(), SinkError> {
         match self.0 {
             Some(_) => Ok(()),
-            None => Err(SinkError::Refused(format!(
-                "--only-quarantined needs file locks, and the storage of {} has none; copy the output to another one",
-                root.display()
-            ))),
+            None => Err(no_locks(storage)),
         }
     }
 
@@ -93,6 +92,15 @@ impl Lock {
             None => Ok(()),
         }
     }
+}
+
+/// Why an output in `storage` cannot be repaired.
+pub(super) fn no_locks(storage: &Storage) -> SinkError {
+    SinkError::Refused(format!(
+        "--only-quarantined needs file locks, and the storage of {} has none; copy the output to a local disk, repair \
+         it there, and copy it back",
+        storage.root().display()
+    ))
 }
 
 fn failed(error: io::Error) -> SinkError {

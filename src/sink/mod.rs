@@ -12,7 +12,9 @@ mod ledger;
 mod lock;
 mod output;
 mod record;
+mod spool;
 mod status;
+mod storage;
 mod verify;
 
 use std::{
@@ -20,18 +22,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::remote::RemoteError;
+
 pub use self::{
     claims::{Claims, Liveness},
     columns::{EncodedPiece, Piece},
     encode::{Crew, EncodedUnit, Encoder},
-    files::{Attempt, free_bytes},
-    garbage::{Garbage, collect, garbage},
+    files::Attempt,
+    garbage::{Garbage, collect},
     ledger::{Ledger, papers},
     output::{
-        Committed, Finish, Opening, Output, Start, admit, inspect, planned, recorded_units, stored_bytes,
+        Committed, Finish, Opening, Output, Space, Start, admit, inspect, planned, recorded_units, space,
     },
     record::{Claim, CommitRecord, Counts, FailureRecord, FileEntry, Manifest, PlanRecord, ShardEntry},
     status::{ProcessStatus, Status},
+    storage::Storage,
     verify::{Problem, ProblemRow, Verification, verify},
 };
 
@@ -52,6 +57,17 @@ pub enum SinkError {
         /// The storage's own words.
         error: io::Error,
     },
+    /// The store that the output lies in did not answer, or refused.
+    #[error("{0}")]
+    Remote(RemoteError),
+    /// The store's answer to a commit is lost, and so far it does not say what came of it.
+    #[error("it is not known whether unit {unit} is committed: {error}; the same command again finds out")]
+    Unknown {
+        /// Name of the unit.
+        unit: String,
+        /// Why nothing can be read.
+        error: RemoteError,
+    },
     /// A unit's columns could not be encoded.
     #[error("failed to encode {0}")]
     Encode(String),
@@ -67,6 +83,16 @@ fn remedy(error: &io::Error) -> &'static str {
 }
 
 impl SinkError {
+    /// Of a run under way: access that was granted may be again, with other credentials or later.
+    pub fn midway(self) -> Self {
+        match self {
+            SinkError::Remote(RemoteError::Denied(problem)) => {
+                SinkError::Remote(RemoteError::Failed(problem))
+            }
+            other => other,
+        }
+    }
+
     fn io(path: &Path) -> impl FnOnce(io::Error) -> SinkError {
         move |error| SinkError::Io { path: path.into(), error }
     }

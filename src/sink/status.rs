@@ -1,11 +1,11 @@
 //! What an output's records and claims say of its state, for people and as JSON. Changes nothing.
 
-use std::{fmt, path::Path};
+use std::fmt;
 
 use serde::Serialize;
 
 use super::{
-    Counts, FailureRecord, Ledger, Liveness, SinkError,
+    Counts, FailureRecord, Ledger, Liveness, SinkError, Storage,
     claims::{host, now, read_claims},
     output::no_output,
 };
@@ -66,15 +66,15 @@ pub struct ProcessStatus {
 }
 
 impl Status {
-    /// Of the output in folder `root`.
+    /// Of the output in `storage`.
     ///
     /// # Errors
     /// As [`Ledger::read`]; [`SinkError::Refused`] when there is no output.
-    pub fn read(root: &Path) -> Result<Status, SinkError> {
-        let ledger = Ledger::read(root)?.ok_or_else(|| no_output(root))?;
+    pub fn read(storage: &Storage) -> Result<Status, SinkError> {
+        let ledger = Ledger::read(storage)?.ok_or_else(|| no_output(storage))?;
         let (host, now) = (host(), now());
         let mut processes = Vec::new();
-        for (_, claim) in read_claims(root)? {
+        for (_, claim) in read_claims(storage)? {
             let state = match claim.liveness(&host, now) {
                 Liveness::Alive => "alive",
                 Liveness::Dead => "dead",

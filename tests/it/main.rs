@@ -46,6 +46,8 @@ mod s3_stories;
 mod signals;
 mod storage;
 #[cfg(feature = "remote")]
+mod store_sink;
+#[cfg(feature = "remote")]
 mod store_source;
 mod support;
 mod tables;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use arrow::array::{ArrayRef, StringArray};
+use blt_pipeline::sink::Storage;
 
 use crate::{
     golden,
@@ -95,7 +96,7 @@ fn an_output_goes_to_the_hub_and_what_is_fetched_from_there_is_an_output() {
     let n_commits = repo.commits().len();
     let fetched = tempfile::tempdir().unwrap();
     fetch(&repo, fetched.path());
-    let verified = blt_pipeline::sink::verify(fetched.path()).unwrap();
+    let verified = blt_pipeline::sink::verify(&Storage::from(fetched.path())).unwrap();
     assert!(verified.complete, "{verified}");
     let again = ["--output", fetched.path().to_str().unwrap(), "--set", "sink.embeddings=none"];
     work.blt("run", &again).expect(0, &["was finished before"]);
@@ -247,7 +248,7 @@ fn a_repaired_output_takes_the_place_of_its_earlier_state() {
     assert!(!repo.paths().iter().any(|path| path.starts_with("quarantine/")), "{:?}", repo.paths());
     let fetched = tempfile::tempdir().unwrap();
     fetch(&repo, fetched.path());
-    let verified = blt_pipeline::sink::verify(fetched.path()).unwrap();
+    let verified = blt_pipeline::sink::verify(&Storage::from(fetched.path())).unwrap();
     assert!(verified.complete && verified.documents == 3, "{verified}");
 }
 

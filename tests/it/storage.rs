@@ -9,14 +9,14 @@ use std::{
 use crate::support::{Work, assert_same, assert_sound, files, prose, snapshot};
 
 /// A small filesystem: `BLT_TEST_SMALL_DISK` if set, else a tmpfs of 1 MiB if this process may mount one.
-struct SmallDisk {
-    folder: PathBuf,
+pub struct SmallDisk {
+    pub folder: PathBuf,
     mounted: Option<tempfile::TempDir>,
 }
 
 impl SmallDisk {
     /// `None`, loudly, where there is none to be had.
-    fn new(story: &str) -> Option<Self> {
+    pub fn new(story: &str) -> Option<Self> {
         if let Some(folder) = std::env::var_os("BLT_TEST_SMALL_DISK") {
             let folder = tempfile::tempdir_in(folder).expect("BLT_TEST_SMALL_DISK can be written").keep();
             return Some(SmallDisk { folder, mounted: None });

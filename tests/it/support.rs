@@ -18,7 +18,7 @@ use blt_pipeline::{
     config::{Overrides, Pipeline},
     model::EntropyModel,
     pipeline::{DeviceFacts, Display, ModelFacts, Plan, RunError, Stop, Summary, Trace, run},
-    sink::Start,
+    sink::{Start, Storage},
 };
 use parquet::{
     arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
@@ -385,7 +385,7 @@ pub fn assert_same(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String
 #[track_caller]
 pub fn assert_sound(out: &Path) {
     use sha2::{Digest, Sha256};
-    let verified = blt_pipeline::sink::verify(out).unwrap();
+    let verified = blt_pipeline::sink::verify(&Storage::from(out)).unwrap();
     assert!(verified.complete, "{verified}");
     let manifest: Value = serde_json::from_slice(&fs::read(out.join("_blt/manifest.json")).unwrap()).unwrap();
     let mut named: Vec<String> = Vec::new();

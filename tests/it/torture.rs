@@ -18,10 +18,10 @@ use blt_pipeline::{
 use crate::support::{CONTEXT, DIM, Work, assert_same, assert_sound, files, prose, set_flags, snapshot};
 
 /// Numbers that differ from start to start, but can be had again by `BLT_TORTURE_SEED`.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn new(story: u64) -> Self {
+    pub fn new(story: u64) -> Self {
         let seed = match std::env::var("BLT_TORTURE_SEED") {
             Ok(seed) => seed.parse().unwrap(),
             Err(_) => {
@@ -32,13 +32,13 @@ impl Random {
         Random(seed ^ story.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
-    fn below(&mut self, n: u64) -> u64 {
+    pub fn below(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n
     }
 }
 
-fn rounds(variable: &str, short: u32) -> u32 {
+pub fn rounds(variable: &str, short: u32) -> u32 {
     std::env::var(variable).map_or(short, |n| n.parse().unwrap())
 }
 

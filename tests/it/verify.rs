@@ -16,7 +16,7 @@ use arrow::{
 };
 use blt_pipeline::{
     model::FakeModel,
-    sink::{Problem, ProblemRow, Verification, verify},
+    sink::{self, Problem, ProblemRow, SinkError, Storage, Verification},
 };
 use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
 use serde_json::Value;
@@ -45,6 +45,10 @@ fn output(more: &[&str]) -> Work {
     let work = shards();
     work.engine(&[&SETS[..], more].concat(), &mut FakeModel::new(DIM, CONTEXT)).unwrap();
     work
+}
+
+fn verify(out: &Path) -> Result<Verification, SinkError> {
+    sink::verify(&Storage::from(out))
 }
 
 #[track_caller]

@@ -1,4 +1,4 @@
-//! An output's folder in; whether it holds what its plan and records promise out, or the first thing that it does
+//! An output in; whether it holds what its plan and records promise out, or the first thing that it does
 //! not. Knows nothing of the source, which may be gone, and changes nothing.
 
 mod rows;
@@ -14,10 +14,11 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    CommitRecord, FailureRecord, Ledger, Manifest, ShardEntry, SinkError,
-    files::{list, read_json, temporary_of},
+    CommitRecord, FailureRecord, Ledger, Manifest, ShardEntry, SinkError, Storage,
+    files::temporary_of,
     ledger::{commit_path, read_plan, read_unit, record_name},
     output::no_output,
+    storage::Found,
 };
 use crate::{
     data::UnitId,
@@ -109,19 +110,19 @@ impl Problem {
     }
 }
 
-/// Reads every file of the output in folder `root` and compares it with what the plan, the records and the other
+/// Reads every file of the output in `storage` and compares it with what the plan, the records and the other
 /// tables say: sizes and checksums, schemas, numbers of rows, every source row of a unit once, tokens, patches and
 /// means, the manifest, and files that nobody names.
 ///
 /// Units come in the order of the plan, and the check ends at the first problem. Memory stays within some rows of each
-/// table.
+/// table; a file from a store is copied to the folder for temporary files, one at a time for each table.
 ///
 /// # Errors
-/// [`SinkError::Refused`] when there is no output, or one of another version of the tables; [`SinkError::Io`] when
-/// something cannot be read.
-pub fn verify(root: &Path) -> Result<Verification, SinkError> {
+/// [`SinkError::Refused`] when there is no output, or one of another version of the tables; otherwise when something
+/// cannot be read.
+pub fn verify(storage: &Storage) -> Result<Verification, SinkError> {
     let mut found = Verification::default();
-    match check(root, &mut found) {
+    match check(storage, &mut found) {
         Ok(()) => {}
         Err(Halt::Problem(problem)) => found.problem = Some(*problem),
         Err(Halt::Storage(error)) => return Err(error),
@@ -129,24 +130,24 @@ pub fn verify(root: &Path) -> Result<Verification, SinkError> {
     Ok(found)
 }
 
-fn check(root: &Path, found: &mut Verification) -> Checked<()> {
+fn check(storage: &Storage, found: &mut Verification) -> Checked<()> {
     // Before the records: what is published in between is named by one.
-    let listing = files_of_tables(root)?;
-    let ledger = read_ledger(root)?;
+    let listing = files_of_tables(storage)?;
+    let ledger = read_ledger(storage)?;
     if ledger.plan.schema_version != SCHEMA_VERSION {
         let version = &ledger.plan.schema_version;
         return Err(SinkError::Refused(format!(
             "{} has tables of version {version}; this program knows version {SCHEMA_VERSION}",
-            root.display()
+            storage.root().display()
         ))
         .into());
     }
     found.units = ledger.n_units();
     found.notes = notes(&ledger);
     let mut rules = Rules::of(&ledger.plan)?;
-    check_records(root, &ledger, &rules)?;
+    check_records(storage, &ledger, &rules)?;
     for record in ledger.committed_units().into_values() {
-        unit::check(root, &mut rules, record)?;
+        unit::check(storage, &mut rules, record)?;
         found.checked += 1;
         found.files += record.files.len() as u64;
         found.bytes += record.files.iter().map(|file| file.bytes).sum::<u64>();
@@ -155,32 +156,33 @@ fn check(root: &Path, found: &mut Verification) -> Checked<()> {
         found.patches += record.counts.patches;
         found.quarantined += record.counts.quarantined;
     }
-    let is_finished = check_manifest(root, &ledger, &mut found.notes)?;
-    check_strays(root, &listing, &ledger, is_finished, &mut found.notes)?;
+    let is_finished = check_manifest(storage, &listing, &ledger, &mut found.notes)?;
+    check_strays(storage, &listing, &ledger, is_finished, &mut found.notes)?;
     found.complete = is_finished;
     Ok(())
 }
 
 /// Whatever lies in the folders of the tables and is not temporary.
-fn files_of_tables(root: &Path) -> Checked<Vec<PathBuf>> {
+fn files_of_tables(storage: &Storage) -> Checked<Vec<PathBuf>> {
     let mut all = Vec::new();
     for table in Table::ALL {
-        all.extend(list(&root.join(table.name()))?.into_iter().filter(|path| temporary_of(path).is_none()));
+        let found = storage.list(&storage.join(table.name()))?;
+        all.extend(found.into_iter().filter(|path| temporary_of(path).is_none()));
     }
     Ok(all)
 }
 
 /// What is recorded; records that make no sense are a problem of the output.
-fn read_ledger(root: &Path) -> Checked<Ledger> {
+fn read_ledger(storage: &Storage) -> Checked<Ledger> {
     let refused = |file: &str, error| match error {
         SinkError::Refused(what) => Problem::of_record(file, None, what),
         other => other.into(),
     };
-    if read_plan(root).map_err(|error| refused("_blt/plan.json", error))?.is_none() {
-        return Err(no_output(root).into());
+    if read_plan(storage).map_err(|error| refused("_blt/plan.json", error))?.is_none() {
+        return Err(no_output(storage).into());
     }
-    let ledger = Ledger::read(root).map_err(|error| refused("_blt/commits", error))?;
-    ledger.ok_or_else(|| no_output(root).into())
+    let ledger = Ledger::read(storage).map_err(|error| refused("_blt/commits", error))?;
+    ledger.ok_or_else(|| no_output(storage).into())
 }
 
 fn notes(ledger: &Ledger) -> Vec<String> {
@@ -199,20 +201,20 @@ fn notes(ledger: &Ledger) -> Vec<String> {
 }
 
 /// Records and plan agree on which units there are, and which rows they have.
-fn check_records(root: &Path, ledger: &Ledger, rules: &Rules) -> Checked<()> {
+fn check_records(storage: &Storage, ledger: &Ledger, rules: &Rules) -> Checked<()> {
     if let Some(name) = ledger.committed.keys().find(|name| ledger.unit(name).is_none()) {
         let what = "the plan has no such unit".to_owned();
-        return Err(Problem::of_record(&record_file(root, name)?, Some(name), what));
+        return Err(Problem::of_record(&record_file(storage, name)?, Some(name), what));
     }
     let committed = ledger.committed_units();
     for (shard, entry) in (0u32..).zip(&ledger.plan.shards) {
         let units = committed.range(UnitId { shard, unit: 0 }..UnitId { shard, unit: entry.units });
-        check_shard(root, rules, entry, units.map(|(id, record)| (id.unit, *record)))?;
+        check_shard(storage, rules, entry, units.map(|(id, record)| (id.unit, *record)))?;
     }
     for path in &ledger.damaged {
         let Some((name, revision)) = record_name(path) else { continue };
-        if !is_superseded(root, &name, revision)? {
-            let file = path.strip_prefix(root).unwrap_or(path).display().to_string();
+        if !is_superseded(storage, &name, revision)? {
+            let file = path.strip_prefix(storage.root()).unwrap_or(path).display().to_string();
             let what = "the record cannot be read, or is that of another unit; run the pipeline again to do the unit \
                         once more";
             return Err(Problem::of_record(&file, Some(&name), what.into()));
@@ -222,10 +224,11 @@ fn check_records(root: &Path, ledger: &Ledger, rules: &Rules) -> Checked<()> {
 }
 
 /// Whether a later record of the unit can be read.
-fn is_superseded(root: &Path, name: &str, revision: u32) -> Checked<bool> {
-    let (end, _) = read_unit(root, name)?;
+fn is_superseded(storage: &Storage, name: &str, revision: u32) -> Checked<bool> {
+    let (end, _) = read_unit(storage, name)?;
     for later in revision + 1..end {
-        if let Ok(Some(record)) = read_json::<CommitRecord>(&commit_path(root, name, later))
+        let path = commit_path(storage.root(), name, later);
+        if let Found::Value(record) = storage.read_json::<CommitRecord>(&path)?
             && record.unit == name
         {
             return Ok(true);
@@ -236,7 +239,7 @@ fn is_superseded(root: &Path, name: &str, revision: u32) -> Checked<bool> {
 
 /// The committed `units` of a shard are disjoint, in order, and leave room for the others; all of them tile it.
 fn check_shard<'a>(
-    root: &Path,
+    storage: &Storage,
     rules: &Rules,
     entry: &ShardEntry,
     units: impl Iterator<Item = (u32, &'a CommitRecord)>,
@@ -252,7 +255,7 @@ fn check_shard<'a>(
     let mut content_bytes = 0u64;
     let mut n_committed = 0;
     for (unit, record) in units {
-        let problem = |what: String| match record_file(root, &record.unit) {
+        let problem = |what: String| match record_file(storage, &record.unit) {
             Ok(file) => Problem::of_record(&file, Some(&record.unit), what),
             Err(halt) => halt,
         };
@@ -297,19 +300,24 @@ fn check_shard<'a>(
 }
 
 /// The unit's record that was written last, below the output folder.
-fn record_file(root: &Path, unit: &str) -> Checked<String> {
-    let (next, _) = read_unit(root, unit)?;
+fn record_file(storage: &Storage, unit: &str) -> Checked<String> {
+    let (next, _) = read_unit(storage, unit)?;
     let path = commit_path(Path::new(""), unit, u32::saturating_sub(next, 1));
     Ok(path.display().to_string())
 }
 
 /// Tells whether the manifest is there and says what the records say. One that is older than an extension or a repair
 /// under way is no problem as long as its files are there.
-fn check_manifest(root: &Path, ledger: &Ledger, notes: &mut Vec<String>) -> Checked<bool> {
+fn check_manifest(
+    storage: &Storage,
+    listing: &[PathBuf],
+    ledger: &Ledger,
+    notes: &mut Vec<String>,
+) -> Checked<bool> {
     const FILE: &str = "_blt/manifest.json";
     let problem = |what: String| Err(Problem::of_record(FILE, None, what));
     let Some(manifest) = &ledger.manifest else {
-        if root.join(FILE).exists() {
+        if storage.is_file(&storage.join(FILE))? {
             return problem("it cannot be read; run the pipeline again to write it anew".into());
         }
         notes.push("there is no manifest yet".into());
@@ -319,13 +327,15 @@ fn check_manifest(root: &Path, ledger: &Ledger, notes: &mut Vec<String>) -> Chec
     match difference {
         None if ledger.is_complete() => return Ok(true),
         None => {}
-        Some(what) if ledger.is_complete() && !is_older(root, manifest, ledger)? => {
+        Some(what) if ledger.is_complete() && !is_older(storage, manifest, ledger)? => {
             return problem(format!("{what}; run the pipeline again to write it anew"));
         }
         Some(_) => notes.push("the manifest is older than what was committed since".into()),
     }
+    let listed: BTreeSet<&Path> = listing.iter().map(PathBuf::as_path).collect();
     for file in &manifest.files {
-        if !root.join(&file.path).is_file() {
+        let path = storage.join(&file.path);
+        if !listed.contains(path.as_path()) && !storage.is_file(&path)? {
             return problem(format!("it names {}, which is gone", file.path));
         }
     }
@@ -357,14 +367,14 @@ fn difference(manifest: &Manifest, ledger: &Ledger) -> Option<String> {
 }
 
 /// Whether the output grew, or units were superseded, after the manifest was written.
-fn is_older(root: &Path, manifest: &Manifest, ledger: &Ledger) -> Checked<bool> {
+fn is_older(storage: &Storage, manifest: &Manifest, ledger: &Ledger) -> Checked<bool> {
     if manifest.units < ledger.n_units() && manifest.counts.rows < ledger.counts().rows {
         return Ok(true);
     }
     let named: BTreeSet<String> = manifest.files.iter().map(|file| file.path.clone()).collect();
     for record in ledger.committed.values() {
         let is_new = record.files.iter().any(|file| !named.contains(&file.path));
-        if is_new && commit_path(root, &record.unit, 1).exists() {
+        if is_new && storage.is_file(&commit_path(storage.root(), &record.unit, 1))? {
             return Ok(true);
         }
     }
@@ -373,17 +383,17 @@ fn is_older(root: &Path, manifest: &Manifest, ledger: &Ledger) -> Checked<bool> 
 
 /// Readers take every file in a table's folder for a part of the table.
 fn check_strays(
-    root: &Path,
+    storage: &Storage,
     listing: &[PathBuf],
     ledger: &Ledger,
     is_finished: bool,
     notes: &mut Vec<String>,
 ) -> Checked<()> {
     let files = ledger.files();
-    let named: BTreeSet<PathBuf> = files.iter().map(|file| root.join(&file.path)).collect();
+    let named: BTreeSet<PathBuf> = files.iter().map(|file| storage.join(&file.path)).collect();
     let strays: Vec<&PathBuf> = listing.iter().filter(|path| !named.contains(*path)).collect();
     let Some(first) = strays.first() else { return Ok(()) };
-    let file = first.strip_prefix(root).unwrap_or(first).display().to_string();
+    let file = first.strip_prefix(storage.root()).unwrap_or(first).display().to_string();
     if is_finished {
         let what = "no record names it, and readers of the folder would see its rows as well; remove it, or let gc do \
                     so";

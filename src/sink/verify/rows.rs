@@ -6,7 +6,6 @@ use std::{
     io,
     ops::{Range, RangeInclusive},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
 };
 
 use arrow::{
@@ -23,7 +22,7 @@ use super::{Checked, Halt, Problem, ProblemRow, rules::Rules};
 use crate::{
     data::VOCABULARY,
     schema::Table,
-    sink::{CommitRecord, FileEntry, SinkError},
+    sink::{CommitRecord, FileEntry, SinkError, Storage},
 };
 
 /// Rounding may lift an entropy above that of a uniform prediction, and put it below 0.
@@ -47,7 +46,12 @@ pub(super) struct TableFile {
 
 impl TableFile {
     /// Opens the file that `record` calls `entry`.
-    pub fn open(root: &Path, rules: &mut Rules, record: &CommitRecord, entry: &FileEntry) -> Checked<Self> {
+    pub fn open(
+        storage: &Storage,
+        rules: &mut Rules,
+        record: &CommitRecord,
+        entry: &FileEntry,
+    ) -> Checked<Self> {
         let problem = |what: String| Problem::of_file(record, &entry.path, what);
         let table = Table::ALL.into_iter().find(|table| table.name() == entry.table);
         let Some(table) = table.filter(|&table| rules.has(table)) else {
@@ -57,7 +61,7 @@ impl TableFile {
         if entry.path != name {
             return Err(problem(format!("by its unit and its content the file must be called {name}")));
         }
-        let file = open_promised(root, record, entry)?;
+        let file = open_promised(storage, record, entry)?;
         let batch_rows = if table == Table::Documents { 64 } else { 2048 };
         let opened = guarded(|| {
             let builder = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(batch_rows);
@@ -137,23 +141,19 @@ impl TableFile {
 }
 
 /// The file if it is there and size and SHA-256 are what its record says.
-fn open_promised(root: &Path, record: &CommitRecord, entry: &FileEntry) -> Checked<File> {
-    let path = root.join(&entry.path);
+fn open_promised(storage: &Storage, record: &CommitRecord, entry: &FileEntry) -> Checked<File> {
+    let path = storage.join(&entry.path);
     let (start, end, source) = (record.row_start, record.row_end, &record.source_file);
     let holds = format!("it holds {} rows, of source rows {start} to {end} of {source}", entry.rows);
     let failed = |error| SinkError::Io { path: path.clone(), error };
-    let mut file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(Problem::of_file(record, &entry.path, format!("the file is gone; {holds}")));
+    let mut file = match storage.fetch(&path, entry.bytes)? {
+        Some(Ok(file)) => file,
+        Some(Err(bytes)) => {
+            let what = format!("it has {bytes} bytes, its record says {}; {holds}", entry.bytes);
+            return Err(Problem::of_file(record, &entry.path, what));
         }
-        Err(error) => return Err(failed(error).into()),
+        None => return Err(Problem::of_file(record, &entry.path, format!("the file is gone; {holds}"))),
     };
-    let bytes = file.metadata().map_err(failed)?.len();
-    if bytes != entry.bytes {
-        let what = format!("it has {bytes} bytes, its record says {}; {holds}", entry.bytes);
-        return Err(Problem::of_file(record, &entry.path, what));
-    }
     let mut hash = Sha256::new();
     io::copy(&mut file, &mut hash).map_err(failed)?;
     let sha256 = format!("{:x}", hash.finalize());

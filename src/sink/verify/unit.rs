@@ -1,7 +1,7 @@
 //! A committed unit in; the first thing in its files that contradicts its record, its plan, or itself out. Never holds
 //! more than a few rows of a table.
 
-use std::{collections::BTreeMap, iter::Peekable, path::Path, vec::IntoIter};
+use std::{collections::BTreeMap, iter::Peekable, vec::IntoIter};
 
 use super::{
     Checked, Halt, Problem, ProblemRow, record_file,
@@ -11,16 +11,16 @@ use super::{
 use crate::{
     config::Embeddings,
     schema::Table,
-    sink::{CommitRecord, Counts},
+    sink::{CommitRecord, Counts, Storage},
 };
 
 /// Checks the files that `record` names, all of them.
-pub(super) fn check(root: &Path, rules: &mut Rules, record: &CommitRecord) -> Checked<()> {
-    let recorded = record_file(root, &record.unit)?;
+pub(super) fn check(storage: &Storage, rules: &mut Rules, record: &CommitRecord) -> Checked<()> {
+    let recorded = record_file(storage, &record.unit)?;
     let in_record = |what| Problem::of_record(&recorded, Some(&record.unit), what);
     let mut files = BTreeMap::new();
     for entry in &record.files {
-        let file = TableFile::open(root, rules, record, entry)?;
+        let file = TableFile::open(storage, rules, record, entry)?;
         if files.insert(entry.table.as_str(), file).is_some() {
             return Err(in_record(format!("it names two files of the table {}", entry.table)));
         }

@@ -7,7 +7,7 @@ use blt_pipeline::{
     config::{Overrides, Pipeline},
     data::Unit,
     pipeline::{DeviceFacts, ModelFacts, Plan, PlannedShard},
-    sink::{Ledger, PlanRecord, Start, Status, verify},
+    sink::{Ledger, PlanRecord, Start, Status, Storage, verify},
     source::{Held, RowReader, Shard, SourceError},
 };
 
@@ -54,15 +54,16 @@ pub fn records(bytes: &[u8]) {
     for (name, part) in RECORDS.iter().zip(bytes.split(|&byte| byte == SEPARATOR)) {
         fs::write(folder.join(name), part).expect("a file in it");
     }
-    if let Ok(Some(ledger)) = Ledger::read(output.path()) {
+    let storage = Storage::from(output.path());
+    if let Ok(Some(ledger)) = Ledger::read(&storage) {
         let written = serde_json::to_vec(&ledger.plan).expect("it is JSON");
         assert_eq!(serde_json::from_slice::<PlanRecord>(&written).ok(), Some(ledger.plan));
     }
-    if let Ok(status) = Status::read(output.path()) {
+    if let Ok(status) = Status::read(&storage) {
         assert!(!status.to_string().is_empty());
         assert!(status.committed <= 2);
     }
-    if let Ok(found) = verify(output.path()) {
+    if let Ok(found) = verify(&storage) {
         // The files that the records name are not there.
         assert!(!found.complete || found.files == 0);
     }
