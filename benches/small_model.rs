@@ -63,7 +63,7 @@ fn main() {
     let source = folder.join("in/*.parquet").to_string_lossy().into_owned();
 
     let files = ModelFiles::embedded().expect("the model inside the program");
-    let facts = ModelFacts::of(&Weights::Embedded, &files.info, DeviceFacts::cpu());
+    let facts = ModelFacts::of(&Weights::Embedded, &files.info, Default::default(), DeviceFacts::cpu());
     let mut model = model::load(&Adapter::cpu(), Precision::F32, &files).expect("a CPU");
     let (mut documents, mut n_bytes) = (Vec::new(), 0);
     for text in common::texts().into_iter().cycle() {

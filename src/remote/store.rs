@@ -95,7 +95,16 @@ impl Store {
     }
 
     async fn content(&self, key: &str) -> Result<Option<Vec<u8>>, RemoteError> {
-        let Some(file) = self.find(key).await? else { return Ok(None) };
+        let answer = match self.store.get(&self.path(key)).await {
+            Ok(answer) => answer,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(self.explain("read", key, error)),
+        };
+        let file = ObjectFile::new(self.store.clone(), format!("{}/{key}", self.uri), answer.meta.clone());
+        if let Ok(content) = answer.bytes().await {
+            return Ok(Some(content.into()));
+        }
+        // It was cut.
         match whole(&file).await {
             // Replaced or removed in between: whatever is there now is the answer.
             Err(RemoteError::Refused(problem)) => match self.find(key).await? {
@@ -386,6 +395,8 @@ pub(super) fn explain(what: &str, uri: &str, error: object_store::Error) -> Remo
             match status_in(&text) {
                 Some(StatusCode::NOT_FOUND) => absent(what),
                 Some(StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED) => denied(what, uri),
+                // S3 says so of two requests for one object at the same moment.
+                Some(StatusCode::CONFLICT) => RemoteError::Failed(format!("{what}: {text}")),
                 Some(status) if is_transient(status) => RemoteError::Failed(format!("{what}: {text}")),
                 _ if never_answered => RemoteError::Failed(format!("{what}: {text}")),
                 _ => RemoteError::Refused(format!("{what}: {text}")),

@@ -29,6 +29,7 @@ fn filled() -> Hub {
 }
 
 /// Also where the test runner keeps what passing tests print to itself.
+#[allow(clippy::explicit_write)] // `eprintln!` is captured.
 fn tell(text: &str) {
     writeln!(std::io::stderr(), "{text}").unwrap();
 }

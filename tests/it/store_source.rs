@@ -59,6 +59,7 @@ fn shards_in_a_bucket_become_what_they_become_here() {
 }
 
 #[test]
+#[allow(clippy::print_stdout)] // Figures for benches/README.md.
 fn a_store_that_fails_every_tenth_time_gives_the_same() {
     let (server, work) = (S3Server::start(&["fog"]), Work::new());
     fineweb_shards(&work, 4, 120, 10);
@@ -215,9 +216,8 @@ fn every_wrong_address_has_its_own_message() {
         ),
     ] {
         let outcome = run(&work, &variables, &[&format!("source.uri={uri}")]);
-        println!("{case}: {}", outcome.stderr);
         outcome.expect(code, &parts);
-        assert!(!outcome.stderr.contains(crate::s3_server::SECRET_KEY), "{case}");
+        assert!(!outcome.stderr.contains(crate::s3_server::SECRET_KEY), "{case}: {}", outcome.stderr);
     }
     run(&work, &good, &["source.uri=s3://fog/shards/*.parquet", "source.content=body"])
         .expect(2, &["source.content = \"body\"", "s3://fog/shards/a.parquet", "no such column"]);
