@@ -16,11 +16,14 @@ use object_store::{
 use super::{
     RemoteError,
     patience::{gate, seconds_of},
+    store::with_causes,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two pieces of an answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// A request that was tried so often without an answer is told of.
+const TOLD_AT: u32 = 3;
 const MACHINE_TRIES: u32 = 3;
 const MACHINE_WAIT: Duration = Duration::from_secs(1);
 const USER_AGENT: &str = concat!("blt-pipeline/", env!("CARGO_PKG_VERSION"));
@@ -70,6 +73,12 @@ impl HttpService for Patient {
             }
             match &answer {
                 Ok(response) => tracing::debug!("{name} answered {} to {}", response.status(), parts.method),
+                Err(error) if n == TOLD_AT => {
+                    tracing::warn!(
+                        "{name} does not answer, and is asked again and again: {}",
+                        with_causes(error)
+                    );
+                }
                 Err(error) => tracing::debug!("{name} did not answer {}: {error}", parts.method),
             }
             n += 1;

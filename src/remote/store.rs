@@ -328,7 +328,7 @@ pub(super) fn open(uri: &str) -> Result<(Arc<dyn ObjectStore>, Path), RemoteErro
     if let Some(store) = stores.get(&place) {
         return Ok((store.clone(), path));
     }
-    let store = build(name, &place).map_err(|error| refused(error.to_string()))?;
+    let store = build(name, &place).map_err(|error| refused(format!("{error}; {}", credentials_of(uri))))?;
     stores.insert(place, store.clone());
     Ok((store, path))
 }
