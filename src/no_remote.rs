@@ -209,6 +209,14 @@ impl Store {
         match self.0 {}
     }
 
+    pub fn names(&self) -> Result<Vec<String>, RemoteError> {
+        match self.0 {}
+    }
+
+    pub fn keeps_conditions(&self, _key: &str) -> Result<bool, RemoteError> {
+        match self.0 {}
+    }
+
     pub fn create(&self, _key: &str, _bytes: Vec<u8>) -> Result<bool, RemoteError> {
         match self.0 {}
     }

@@ -196,7 +196,7 @@ pub fn run(
     let failures = engine.record_failures(&result);
     // A repair is there to make them fewer.
     let too_many = if plan.start == Start::Repair { engine.too_many_quarantined() } else { None };
-    let Engine { mut settled, done, .. } = engine;
+    let Engine { mut settled, done, total: known, .. } = engine;
     summary.run = done;
     summary.stages = StageSeconds::merged(stats.stages().iter().map(|m| m.seconds()));
     if let Some(error) = control.failure() {
@@ -236,6 +236,8 @@ pub fn run(
     // Millions of records take their time to read: once is enough.
     summary.total = match total {
         Some(counts) => counts,
+        // Whoever stops on a store waits no longer: what this process knows is nearly all.
+        None if !output.is_local() => known,
         None => output.ledger()?.counts(),
     };
     summary.seconds = started.elapsed().as_secs_f64();

@@ -33,9 +33,31 @@ pub(super) fn read_timeout() -> Duration {
     seconds_of("BLT_NETWORK_TIMEOUT").unwrap_or(READ_TIMEOUT)
 }
 
+/// A request with a body and its answer, all in all.
+const LONGEST_SENDING: Duration = Duration::from_secs(900);
+/// What is sent arrives at this rate, bytes a second, or the request is tried again.
+const SLOWEST_UPLOAD: u64 = 64 << 10;
+
 /// A client that waits and tries again.
 #[derive(Debug)]
-struct Patient(HttpClient);
+struct Patient {
+    asking: HttpClient,
+    /// For requests with a body: the other's patience between two pieces of an answer would count while the body is sent.
+    sending: HttpClient,
+    read_timeout: Duration,
+}
+
+impl Patient {
+    async fn execute(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let length = request.body().content_length() as u64;
+        if length == 0 {
+            return self.asking.execute(request).await;
+        }
+        let limit = self.read_timeout + Duration::from_secs(length / SLOWEST_UPLOAD);
+        let answer = tokio::time::timeout(limit, self.sending.execute(request)).await;
+        answer.unwrap_or_else(|elapsed| Err(HttpError::new(HttpErrorKind::Timeout, elapsed)))
+    }
+}
 
 #[async_trait]
 impl HttpService for Patient {
@@ -54,7 +76,7 @@ impl HttpService for Patient {
             let request = HttpRequest::from_parts(parts.clone(), body.clone());
             let (passage, waited) = gate.pass(&name).await;
             asked += waited;
-            let answer = self.0.execute(request).await;
+            let answer = self.execute(request).await;
             let (wait, is_asked) = match &answer {
                 Ok(response) if !is_transient(response.status()) => {
                     gate.succeeded(response.headers());
@@ -92,14 +114,14 @@ impl Patient {
     async fn ask_machine(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let (parts, body) = request.into_parts();
         for _ in 1..MACHINE_TRIES {
-            let answer = self.0.execute(HttpRequest::from_parts(parts.clone(), body.clone())).await;
+            let answer = self.execute(HttpRequest::from_parts(parts.clone(), body.clone())).await;
             match &answer {
                 Ok(response) if !is_transient(response.status()) => return answer,
                 Err(error) if error.kind() == HttpErrorKind::Connect => return answer,
                 _ => tokio::time::sleep(MACHINE_WAIT).await,
             }
         }
-        self.0.execute(HttpRequest::from_parts(parts, body)).await
+        self.execute(HttpRequest::from_parts(parts, body)).await
     }
 }
 
@@ -136,7 +158,9 @@ pub(super) fn client(read_timeout: Duration) -> Result<HttpClient, RemoteError> 
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .map_err(|error| RemoteError::Failed(format!("failed to set up HTTPS: {error}")))?;
-    Ok(HttpClient::new(Patient(HttpClient::new(client))))
+    // What is sent this way is small.
+    let client = HttpClient::new(client);
+    Ok(HttpClient::new(Patient { asking: client.clone(), sending: client, read_timeout }))
 }
 
 /// The same for `object_store`, with what its options say of proxies and certificates.
@@ -151,10 +175,14 @@ impl HttpConnector for Connector {
             .clone()
             .with_timeout_disabled()
             .with_connect_timeout(CONNECT_TIMEOUT.min(timeout))
-            .with_read_timeout(timeout)
             .with_user_agent(HeaderValue::from_static(USER_AGENT))
             .with_allow_http(true);
-        Ok(HttpClient::new(Patient(ReqwestConnector::default().connect(&options)?)))
+        let connect = |options: ClientOptions| ReqwestConnector::default().connect(&options);
+        Ok(HttpClient::new(Patient {
+            asking: connect(options.clone().with_read_timeout(timeout))?,
+            sending: connect(options.with_timeout(LONGEST_SENDING))?,
+            read_timeout: timeout,
+        }))
     }
 }
 

@@ -145,14 +145,48 @@ impl Store {
         })?;
         let mut entries: Vec<Entry> = listed
             .into_iter()
-            .filter_map(|meta| {
-                let parts: Vec<_> = meta.location.prefix_match(&self.folder)?.collect();
-                let names: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
-                Some(Entry { key: names.join("/"), bytes: meta.size })
-            })
+            .filter_map(|meta| Some(Entry { key: self.key(&meta.location)?, bytes: meta.size }))
             .collect();
         entries.sort();
         Ok(entries)
+    }
+
+    /// What `location` is called below the folder; `None` for the folder's own marker, which some tools make.
+    fn key(&self, location: &Path) -> Option<String> {
+        let parts: Vec<_> = location.prefix_match(&self.folder)?.collect();
+        let names: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
+        Some(names.join("/")).filter(|key| !key.is_empty())
+    }
+
+    /// Names of what is directly in the folder, objects and folders.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn names(&self) -> Result<Vec<String>, RemoteError> {
+        let listed = block_on(async {
+            let all = self.store.list_with_delimiter(Some(&self.folder)).await;
+            all.map_err(|error| self.explain("list", "", error))
+        })?;
+        let objects = listed.objects.iter().map(|meta| &meta.location);
+        Ok(objects.chain(&listed.common_prefixes).filter_map(|location| self.key(location)).collect())
+    }
+
+    /// Whether the store keeps the promise that [`create`](Self::create) rests on, tried with an object that is there: it is not
+    /// changed, whatever the store does.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn keeps_conditions(&self, key: &str) -> Result<bool, RemoteError> {
+        block_on(async {
+            let Some(content) = self.content(key).await? else { return Ok(true) };
+            match self.store.put_opts(&self.path(key), content.into(), PutMode::Create.into()).await {
+                Ok(_) => Ok(false),
+                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                    Ok(true)
+                }
+                Err(error) => Err(self.explain("put", key, error)),
+            }
+        })
     }
 
     /// Makes an object of `bytes` unless there is one of that name: true when this call made it, which includes that its answer was

@@ -34,7 +34,8 @@ const ON_A_DISK: Pace =
 /// Requests take their time and cost money. What is known of the others is so old that short units are done twice where
 /// processes have no shares of their own.
 const IN_A_STORE: Pace = Pace {
-    write: Duration::from_secs(1),
+    // Google's store takes no more than one a second for an object.
+    write: Duration::from_secs(2),
     read: Duration::from_secs(1),
     read_each: Duration::from_millis(250),
 };
@@ -203,7 +204,11 @@ impl Claims {
                 lock(&self.claim).changed = true;
                 Ok(())
             }
-            other => other,
+            Err(error) => {
+                lock(&self.claim).changed = true;
+                Err(error)
+            }
+            Ok(()) => Ok(()),
         }
     }
 

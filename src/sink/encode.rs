@@ -33,6 +33,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Attempt, Counts, FileEntry, SinkError, Storage,
     columns::{EncodedPiece, Piece, RowGroup},
+    ledger::commit_path,
     spool::{self, Spool},
 };
 use crate::{
@@ -141,6 +142,11 @@ impl Encoder {
     /// Brings files from the spool to the store. Here and not when the unit is committed: many units at once. Parts of files
     /// that are under way take no more than the unit's tables did, whose share of the memory it has still.
     fn upload(&self, encoded: &EncodedUnit) -> Result<(), SinkError> {
+        // Files of a unit that another process has committed would lie in an output that may be finished.
+        let name = encoded.unit.id.to_string();
+        if self.storage.is_file(&commit_path(self.storage.root(), &name, 0))? {
+            return Ok(());
+        }
         for (temporary, file) in &encoded.files {
             let path = self.storage.join(&file.path);
             fault::point("commit::rename").map_err(SinkError::io(&path))?;

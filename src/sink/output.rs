@@ -6,6 +6,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -256,6 +257,7 @@ impl Output {
             }
             storage.sync_folder(storage.root())?;
         }
+        storage.refuse_unconditional(&plan_path(storage, 0))?;
         forget_the_dead(storage, &attempt)?;
         let mut failures = BTreeSet::new();
         if !storage.is_local() {
@@ -381,7 +383,14 @@ impl Output {
     fn commit_to_store(&self, record: CommitRecord) -> Result<Committed, SinkError> {
         let storage = &self.storage;
         let published: Vec<String> = record.files.iter().map(|file| file.path.clone()).collect();
-        self.expect_published(&published)?;
+        if let Err(error) = self.expect_published(&published) {
+            // Whoever finished the output has removed what no record names.
+            let Some(winner) = read_unit(storage, &record.unit)?.1.filter(|winner| *winner != record) else {
+                return Err(error);
+            };
+            self.remove_lost(&published, &winner)?;
+            return Ok(Committed { record: winner, superseded: None, ours: false });
+        }
         // Nearly always there is no record, and to create one is to ask for it.
         let mut number = 0;
         loop {
@@ -552,7 +561,11 @@ impl Output {
         if !self.repairs {
             // Nothing failed in the end.
             for failure in storage.list(&storage.join("_blt/failed"))? {
-                if !storage.is_folder(&failure) {
+                // On a store somebody may extend the output meanwhile, and fail.
+                let is_known = |unit: &str| ledger.failed.iter().any(|failed| failed.unit == unit);
+                let is_anothers =
+                    !storage.is_local() && record_name(&failure).is_some_and(|(unit, _)| !is_known(&unit));
+                if !storage.is_folder(&failure) && !is_anothers {
                     storage.remove_if_there(&failure)?;
                 }
             }
@@ -658,6 +671,9 @@ fn delete(storage: &Storage) -> Result<(), SinkError> {
     storage.sync_folder(&records)
 }
 
+/// A process that is alive writes its claim more often.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+
 /// Refuses when another process says that it is at work in `storage`.
 fn refuse_others_at_work(storage: &Storage) -> Result<(), SinkError> {
     let (host, now) = (host(), now());
@@ -667,7 +683,15 @@ fn refuse_others_at_work(storage: &Storage) -> Result<(), SinkError> {
         Liveness::Silent(_) => claim.host == host,
         Liveness::Dead => false,
     };
-    match read_claims(storage)?.into_iter().find(|(_, claim)| alive(claim)) {
+    let claims = read_claims(storage)?;
+    let mut at_work = claims.iter().find(|(_, claim)| alive(claim)).cloned();
+    if at_work.is_none() && !storage.is_local() && !claims.is_empty() {
+        // They may be of other machines with any clock, and with this one's name. Who is alive writes meanwhile.
+        tracing::info!("{} processes have left claims: waiting whether one is alive", claims.len());
+        thread::sleep(SIGN_OF_LIFE);
+        at_work = read_claims(storage)?.into_iter().find(|claim| !claims.contains(claim));
+    }
+    match at_work {
         None => Ok(()),
         Some((_, claim)) => Err(SinkError::Refused(format!(
             "process {} on {} is at work on {}; stop it first",

@@ -7,9 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Attempt, SinkError, files};
+use super::{Attempt, SinkError, claims::host, files};
 
-const PREFIX: &str = "blt-pipeline-";
+/// Of this host's folders: another one may see them, but not their locks.
+fn prefix() -> String {
+    let host: String = host().chars().filter(char::is_ascii_alphanumeric).collect();
+    format!("blt-pipeline-{host}-")
+}
 
 /// A folder for one process below the system's for temporary files. It is removed with this value; what a killed
 /// process left there is removed by [`sweep`].
@@ -23,7 +27,7 @@ pub(super) struct Spool {
 impl Spool {
     /// The folder of the process that is `attempt`.
     pub fn create(attempt: &Attempt) -> Result<Spool, SinkError> {
-        let folder = root().join(format!("{PREFIX}{}", attempt.id()));
+        let folder = root().join(format!("{}{}", prefix(), attempt.id()));
         loop {
             DirBuilder::new().mode(0o700).create(&folder).map_err(failed(&folder))?;
             // Whoever sweeps may have locked it before, and then removes it.
@@ -31,7 +35,8 @@ impl Spool {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 lock => lock.map_err(failed(&folder))?,
             };
-            lock.lock().map_err(failed(&folder))?;
+            // Where the system's folder has no locks, nobody sweeps what lies in it.
+            let _ = lock.lock();
             if folder.is_dir() {
                 return Ok(Spool { folder, _lock: lock });
             }
@@ -50,7 +55,7 @@ impl Spool {
 
     /// A file that is gone when it is closed.
     pub fn nameless() -> Result<File, SinkError> {
-        let path = root().join(format!("{PREFIX}{}", Attempt::new().id()));
+        let path = root().join(format!("{}{}", prefix(), Attempt::new().id()));
         let file =
             File::options().read(true).write(true).create_new(true).open(&path).map_err(failed(&path))?;
         fs::remove_file(&path).map_err(failed(&path))?;
@@ -87,9 +92,10 @@ pub(super) fn failed(path: &Path) -> impl Fn(io::Error) -> SinkError {
 /// Removes the folders of processes that are dead. What cannot be removed is another user's.
 pub(super) fn sweep() {
     let Ok(entries) = fs::read_dir(root()) else { return };
+    let prefix = prefix();
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let id = name.strip_prefix(PREFIX).unwrap_or_default();
+        let id = name.strip_prefix(&prefix).unwrap_or_default();
         if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_hexdigit()) || !path.is_dir() {
             continue;
         }
@@ -110,7 +116,7 @@ mod tests {
         let (own, dead) = (Attempt::new(), Attempt::new());
         let own = Spool::create(&own).unwrap();
         fs::write(own.folder().join("a"), "a").unwrap();
-        let left = root().join(format!("{PREFIX}{}", dead.id()));
+        let left = root().join(format!("{}{}", prefix(), dead.id()));
         fs::create_dir(&left).unwrap();
         fs::write(left.join("b"), "b").unwrap();
         let other = Spool::create(&Attempt::new()).unwrap();

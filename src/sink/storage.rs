@@ -170,8 +170,7 @@ impl Storage {
             let paths = files::list(&self.root)?;
             return Ok(paths.iter().filter_map(|path| path.file_name()).map(OsStr::to_owned).collect());
         };
-        let keys = store.list("")?.into_iter().map(|entry| entry.key);
-        Ok(keys.map(|key| key.split('/').next().unwrap_or_default().into()).collect())
+        Ok(store.names()?.into_iter().map(OsString::from).collect())
     }
 
     /// Whether a file lies at `path`; on a disk, one that cannot be looked at does not.
@@ -206,6 +205,19 @@ impl Storage {
         let Some(store) = &self.store else { return attempt.create_json(path, value, point) };
         fault::point(point).map_err(SinkError::io(path))?;
         Ok(store.create(&self.key(path)?, json_text(value)?)?)
+    }
+
+    /// Refuses a store that puts what is to be put only if nothing is there; tried with the file at `path`, which stays as it is.
+    pub(super) fn refuse_unconditional(&self, path: &Path) -> Result<(), SinkError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        if store.keeps_conditions(&self.key(path)?)? {
+            return Ok(());
+        }
+        Err(SinkError::Refused(format!(
+            "sink.uri: the store of {} does not keep the condition `If-None-Match: *`, so that two processes could commit one \
+             unit; write to another store, or to a local folder",
+            self.root.display()
+        )))
     }
 
     /// Writes `value` to `path` whole, in place of what is there.
@@ -264,7 +276,9 @@ impl Storage {
     /// Removes `folder`, in which nothing is left; tells whether that is so.
     pub(super) fn remove_folder(&self, folder: &Path) -> Result<bool, SinkError> {
         if let Some(store) = &self.store {
-            return Ok(store.list(&self.key(folder)?)?.is_empty());
+            // But what some tools put where they show a folder.
+            let key = self.key(folder)?;
+            return Ok(store.list(&key)?.iter().all(|entry| entry.key == key));
         }
         match fs::remove_dir(folder) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),

@@ -66,6 +66,7 @@ struct State {
     created_uploads: u64,
     page_keys: usize,
     forgets_completed: bool,
+    ignores_conditions: bool,
 }
 
 #[derive(Clone)]
@@ -106,6 +107,7 @@ impl S3Server {
             created_uploads: 0,
             page_keys: 1000,
             forgets_completed: false,
+            ignores_conditions: false,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state) });
         let serving = shared.clone();
@@ -136,6 +138,11 @@ impl S3Server {
     /// Lists at most `keys` a page, so that few objects make many pages.
     pub fn set_page_keys(&self, keys: usize) {
         self.shared.state().page_keys = keys;
+    }
+
+    /// As some services that speak S3 do, puts what is to be put only if nothing is there.
+    pub fn set_ignores_conditions(&self, ignores: bool) {
+        self.shared.state().ignores_conditions = ignores;
     }
 
     /// S3 answers a second completion of an upload like the first, but promises that to nobody. With `forgets` it is
@@ -341,7 +348,7 @@ impl State {
         let found = self.object(bucket, key);
         match request.headers.get("if-none-match") {
             None => {}
-            Some("*") if found.is_ok() => {
+            Some("*") if found.is_ok() && !self.ignores_conditions => {
                 return refuse(412, "PreconditionFailed", "If-None-Match: it is there");
             }
             Some("*") => {}

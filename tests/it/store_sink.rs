@@ -378,7 +378,7 @@ fn a_unit_costs_few_requests_and_an_output_that_is_finished_few_altogether() {
     story.run().expect(0, &["finished"]);
     let log = story.proxy.log();
     // Its two tables, whether they are there, its record; a look at claims now and then; the records once more at the end,
-    // two requests each.
+    // a request each.
     let of_units = log.iter().filter(|entry| !entry.target.contains("claims")).count();
     let listed: Vec<String> = log.iter().map(|entry| format!("{} {}", entry.method, entry.target)).collect();
     assert!(of_units <= 12 * 7 + 35, "{of_units} requests for 12 units:\n{}", listed.join("\n"));
@@ -490,6 +490,31 @@ fn who_loses_a_unit_takes_its_files_back_and_what_a_dead_one_left_goes_at_the_en
         .expect(0, &["0123abcd.parquet  (can be deleted)", "1 files that no record names"]);
     story.on_output("gc", &["--delete"]).expect(0, &["1 files deleted, 4 bytes"]);
     assert!(story.server.object(BUCKET, &dead).is_none());
+}
+
+#[test]
+fn a_store_that_does_not_keep_conditions_is_refused_before_anything_is_committed() {
+    let story = Story::new();
+    story.server.set_ignores_conditions(true);
+    story.run().expect(2, &["sink.uri", "does not keep the condition `If-None-Match: *`"]);
+    assert!(story.names("_blt/commits").is_empty() && story.names("documents").is_empty());
+    story.server.set_ignores_conditions(false);
+    story.run().expect(0, &["finished"]);
+}
+
+#[test]
+fn the_marks_that_some_tools_put_for_folders_are_no_files() {
+    let story = Story::new();
+    let expected = story.expected();
+    for folder in ["", "_blt/"] {
+        story.server.put(BUCKET, &format!("{PREFIX}{folder}"), b"");
+    }
+    story.run().expect(0, &["finished"]);
+    story.run_with("", &["--fresh", "--yes"]).expect(0, &["finished"]);
+    for folder in ["", "_blt/"] {
+        story.server.remove(BUCKET, &format!("{PREFIX}{folder}"));
+    }
+    story.assert_finished(&expected, "with marks");
 }
 
 #[test]
