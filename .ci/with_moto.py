@@ -5,6 +5,7 @@
 The command finds the server by its environment, as it would find any other.
 """
 
+import logging
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import sys
 import boto3
 from moto.server import ThreadedMotoServer
 
+# A line a request is too much to read.
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 host, port = server.get_host_and_port()
