@@ -29,8 +29,8 @@ use serde_json::Value;
 
 use crate::golden;
 
-/// Longer than any story takes on a busy machine; a hang ends there.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Longer than any story takes on a busy machine, and than a process waits for a lock that a stopped one holds; a hang ends there.
+const PATIENCE: Duration = Duration::from_secs(200);
 
 /// Width and context of the fake model in [`Work::plan`].
 pub const DIM: usize = 4;
