@@ -128,6 +128,7 @@ impl Work {
     }
 
     /// `blt-pipeline ARGUMENTS` with `variables` in its environment.
+    #[cfg(feature = "remote")]
     pub fn blt_with(&self, variables: &[(&'static str, String)], arguments: &[&str]) -> Outcome {
         let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_blt-pipeline"));
         command.args(arguments).current_dir(self.folder.path()).env_remove("RUST_LOG").timeout(PATIENCE);
@@ -138,6 +139,7 @@ impl Work {
     }
 
     /// The process of `blt-pipeline run pipeline.toml FLAGS` with `variables` in its environment, not waited for.
+    #[cfg(feature = "remote")]
     pub fn start_in(&self, variables: &[(&'static str, String)], flags: &[&str]) -> std::process::Child {
         std::process::Command::new(env!("CARGO_BIN_EXE_blt-pipeline"))
             .args(["run", "pipeline.toml"])
