@@ -2,38 +2,19 @@
 
 #[path = "remote/address.rs"]
 mod address;
+#[path = "remote/terms.rs"]
+mod terms;
 
 use std::{
-    collections::BTreeMap,
     fs::File,
-    io,
     ops::Range,
     path::{Path, PathBuf},
 };
 
-pub use self::address::{Scheme, scheme};
-
-/// Why something that lies elsewhere could not be had or written.
-#[derive(Debug, thiserror::Error)]
-pub enum RemoteError {
-    /// It is not there, not allowed, or misspelt: doing it again changes nothing.
-    #[error("{0}")]
-    Refused(String),
-    /// Access is denied, at least now: credentials may be wrong, or no longer good.
-    #[error("{0}")]
-    Denied(String),
-    /// The network or the service failed, for as long as was waited: later it may do.
-    #[error("{0}")]
-    Failed(String),
-    /// A local file beside it could not be read or written.
-    #[error("{what}: {error}")]
-    Local {
-        /// What was being done, and with which file.
-        what: String,
-        /// The system's own words.
-        error: io::Error,
-    },
-}
+pub use self::{
+    address::{Scheme, scheme},
+    terms::{Entry, Found, Listing, ModelAddress, Pins, Reach, RemoteError},
+};
 
 fn absent(uri: &str) -> RemoteError {
     RemoteError::Refused(format!(
@@ -56,56 +37,6 @@ pub struct Mirror(Never);
 /// A folder in an object store.
 #[derive(Clone, Debug)]
 pub struct Store(Never);
-
-/// An object below a [`Store`]'s folder.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
-    /// Its name below the folder, '/'-separated.
-    pub key: String,
-    /// Its size.
-    pub bytes: u64,
-}
-
-/// Commits by repository and revision.
-pub type Pins = BTreeMap<String, String>;
-
-/// How deep a listing goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// To what lies in the folder itself.
-    Here,
-    /// To everything below it.
-    Below,
-}
-
-/// Files below an address.
-#[derive(Clone, Debug)]
-pub struct Listing {
-    /// In no order.
-    pub files: Vec<Found>,
-    /// Whether the address is that of one file.
-    pub is_file: bool,
-}
-
-/// A file that was found.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// Its path below the address.
-    pub name: String,
-    /// The file.
-    pub file: RemoteFile,
-}
-
-/// A model on the Hub.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelAddress {
-    /// `owner/name`.
-    pub repo: String,
-    /// Branch, tag or commit.
-    pub revision: Option<String>,
-    /// Folder or file inside the repository.
-    pub path: Option<String>,
-}
 
 /// # Errors
 /// Always.

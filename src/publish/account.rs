@@ -1,6 +1,6 @@
 //! The environment in; where the Hub is and who asks it out. The token leaves this file in a header only, and in no text.
 
-use std::{env, fmt, fs, path::PathBuf};
+use std::fmt;
 
 use reqwest::{
     Url,
@@ -8,8 +8,7 @@ use reqwest::{
 };
 
 use super::PushError;
-
-const ENDPOINT: &str = "https://huggingface.co";
+use crate::remote::{Environment, Token};
 
 /// Who pushes, and where to.
 #[derive(Clone)]
@@ -28,24 +27,18 @@ impl fmt::Debug for Account {
 }
 
 impl Account {
-    /// As the Hub's own programs find it: `HF_ENDPOINT`, and `HF_TOKEN`, the file `HF_TOKEN_PATH`, or `token` in `HF_HOME`.
+    /// As [`Environment`] finds it.
     pub fn of_environment() -> Result<Account, PushError> {
-        let is_true = |value: &str| ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str());
-        if variable("HF_HUB_OFFLINE").is_some_and(|value| is_true(&value)) {
+        let environment = Environment::read().map_err(PushError::Environment)?;
+        if environment.is_offline {
             return Err(PushError::Offline);
         }
-        let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned());
-        let hub = Url::parse(&endpoint).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
-        let Some(hub) = hub else {
-            return Err(PushError::Environment(format!("HF_ENDPOINT is {endpoint:?}, which is no address")));
-        };
-        let (token, origin) = token()?;
-        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            let problem =
-                format!("what {origin} holds is no token: it has spaces or other than plain letters");
-            return Err(PushError::Environment(problem));
+        match environment.token {
+            Some(Token { secret, from }) => {
+                Ok(Account { hub: environment.endpoint, origin: from, token: secret })
+            }
+            None => Err(PushError::NoToken { file: environment.token_file }),
         }
-        Ok(Account { hub, origin, token })
     }
 
     /// The Hub's address, without a slash at the end.
@@ -87,25 +80,5 @@ impl Account {
     /// `text` without the token, should somebody have written it there.
     pub fn without_token(&self, text: &str) -> String {
         text.replace(&self.token, "<token>")
-    }
-}
-
-fn variable(name: &str) -> Option<String> {
-    env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
-}
-
-fn token() -> Result<(String, String), PushError> {
-    if let Some(token) = variable("HF_TOKEN") {
-        return Ok((token, "HF_TOKEN".into()));
-    }
-    let named = variable("HF_TOKEN_PATH").map(PathBuf::from);
-    let file = named.clone().unwrap_or_else(|| hf_hub::hf_home().join("token"));
-    match fs::read_to_string(&file) {
-        Ok(text) if !text.trim().is_empty() => Ok((text.trim().to_owned(), file.display().to_string())),
-        Err(error) if named.is_some() => {
-            let problem = format!("HF_TOKEN_PATH names {}, which cannot be read: {error}", file.display());
-            Err(PushError::Environment(problem))
-        }
-        _ => Err(PushError::NoToken { file }),
     }
 }

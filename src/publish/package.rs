@@ -8,7 +8,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -18,6 +17,7 @@ use super::{
 };
 use crate::{
     model::{ModelFiles, ModelInfo},
+    remote::git_blob,
     schema::Table,
     sink::{self, Ledger, Manifest, Storage},
 };
@@ -150,9 +150,8 @@ impl Item {
             return Ok(object.sha256 == self.sha256);
         }
         // As git names a file's content.
-        let mut sum = Sha1::new().chain_update(format!("blob {}\0", self.bytes));
-        io::copy(&mut self.open()?, &mut sum).map_err(|error| self.unread(error))?;
-        Ok(format!("{:x}", sum.finalize()) == entry.blob)
+        let blob = git_blob(&mut self.open()?, self.bytes).map_err(|error| self.unread(error))?;
+        Ok(blob == entry.blob)
     }
 }
 

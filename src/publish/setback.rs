@@ -4,11 +4,10 @@
 use std::{error::Error, time::Duration};
 
 use hf_hub::HFError;
-use reqwest::{
-    blocking::Response,
-    header::{HeaderMap, RETRY_AFTER},
-};
+use reqwest::blocking::Response;
 use serde_json::Value;
+
+use crate::remote::told_wait;
 
 /// Why there is no answer, or no good one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,18 +135,6 @@ impl Patience {
     }
 }
 
-/// `Retry-After: 7`, or the seconds after which the Hub's window of requests ends, `RateLimit: "api";r=0;t=7`.
-fn told_wait(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = |text: &str| text.trim().parse().ok().map(Duration::from_secs);
-    if let Some(told) = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(seconds) {
-        return Some(told);
-    }
-    let window = headers.get("ratelimit")?.to_str().ok()?;
-    let end = window.split(';').find_map(|part| part.trim().strip_prefix("t="))?;
-    // Its seconds are whole.
-    seconds(end).map(|wait| wait + Duration::from_secs(1))
-}
-
 fn error_of(body: &str) -> Option<String> {
     let value: Value = serde_json::from_str(body).ok()?;
     Some(value.get("error")?.as_str()?.to_owned())
@@ -190,20 +177,5 @@ mod tests {
         let mut patience = Patience::new();
         let n_waits = (0..100).map_while(|_| patience.wait(&setback(Some(429), Some(300)))).count();
         assert_eq!(n_waits, 3);
-    }
-
-    #[test]
-    fn both_ways_to_tell_a_wait_are_read() {
-        let headers = |name: &'static str, value: &str| {
-            HeaderMap::from_iter([(reqwest::header::HeaderName::from_static(name), value.parse().unwrap())])
-        };
-        for (name, value, expected) in [
-            ("retry-after", "7", Some(7)),
-            ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT", None),
-            ("ratelimit", "\"api\";r=0;t=41", Some(42)),
-            ("ratelimit", "\"api\";r=0", None),
-        ] {
-            assert_eq!(told_wait(&headers(name, value)), expected.map(Duration::from_secs), "{value}");
-        }
     }
 }

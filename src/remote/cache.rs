@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::{RemoteError, RemoteFile, block_on, runtime};
@@ -16,6 +17,13 @@ use crate::figures::megabytes;
 
 /// How often a download says how far it is.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// SHA-1, hex, by which git knows a file of `content`, which has `bytes` bytes.
+pub(crate) fn git_blob(content: &mut impl Read, bytes: u64) -> io::Result<String> {
+    let mut hash = Sha1::new().chain_update(format!("blob {bytes}\0"));
+    io::copy(content, &mut hash)?;
+    Ok(format!("{:x}", hash.finalize()))
+}
 
 /// What a file's bytes must hash to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,18 +46,7 @@ impl Checksum {
                 io::copy(file, &mut hash)?;
                 (format!("{:x}", hash.finalize()), expected)
             }
-            Checksum::GitBlob(expected) => {
-                let mut hash = sha1::Sha1::new();
-                sha1::Digest::update(&mut hash, format!("blob {bytes}\0"));
-                let mut buffer = vec![0; 64 << 10];
-                loop {
-                    match file.read(&mut buffer)? {
-                        0 => break,
-                        n => sha1::Digest::update(&mut hash, &buffer[..n]),
-                    }
-                }
-                (format!("{:x}", sha1::Digest::finalize(hash)), expected)
-            }
+            Checksum::GitBlob(expected) => (git_blob(file, bytes)?, expected),
             Checksum::Unknown => return Ok(None),
         };
         Ok((found != *expected).then_some(found))

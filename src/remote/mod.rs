@@ -11,6 +11,7 @@ mod mirror;
 mod object;
 mod patience;
 mod store;
+mod terms;
 
 use std::{future::Future, io, sync::LazyLock};
 
@@ -19,33 +20,18 @@ use tokio::runtime::Runtime;
 pub use self::{
     address::{Scheme, scheme},
     file::RemoteFile,
-    hub::{ModelAddress, dataset, model_folder},
+    hub::{dataset, model_folder},
     mirror::Mirror,
-    object::{Found, Listing, Pins, Reach, list},
-    store::{Entry, Store},
+    object::list,
+    store::Store,
+    terms::{Entry, Found, Listing, ModelAddress, Pins, Reach, RemoteError},
 };
-
-/// Why something that lies elsewhere could not be had or written.
-#[derive(Debug, thiserror::Error)]
-pub enum RemoteError {
-    /// It is not there, not allowed, or misspelt: doing it again changes nothing.
-    #[error("{0}")]
-    Refused(String),
-    /// Access is denied, at least now: credentials may be wrong, or no longer good.
-    #[error("{0}")]
-    Denied(String),
-    /// The network or the service failed, for as long as was waited: later it may do.
-    #[error("{0}")]
-    Failed(String),
-    /// A local file beside it could not be read or written.
-    #[error("{what}: {error}")]
-    Local {
-        /// What was being done, and with which file.
-        what: String,
-        /// The system's own words.
-        error: io::Error,
-    },
-}
+#[cfg(feature = "push")]
+pub(crate) use self::{
+    cache::git_blob,
+    hub::{Environment, Token},
+    patience::told_wait,
+};
 
 impl RemoteError {
     fn local(what: String) -> impl FnOnce(io::Error) -> RemoteError {

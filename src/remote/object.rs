@@ -1,11 +1,6 @@
 //! Files of a source that lie in object stores, on web servers or on the Hub: found below an address, and read in ranges.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    ops::Range,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, fmt, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{
@@ -15,42 +10,11 @@ use futures_util::{
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, path::Path};
 
 use super::{
-    RemoteError, RemoteFile, Scheme, block_on,
+    Found, Listing, Pins, Reach, RemoteError, Scheme, block_on,
     file::Readable,
     hub, scheme,
     store::{explain, open, with_causes},
 };
-
-/// Commits that branches and tags stood for when they were first asked for, by `datasets/owner/name@revision`: what is pinned here is
-/// not asked for again.
-pub type Pins = BTreeMap<String, String>;
-
-/// How deep a listing goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// To what lies in the folder itself.
-    Here,
-    /// To everything below it.
-    Below,
-}
-
-/// Files below an address.
-#[derive(Clone, Debug)]
-pub struct Listing {
-    /// In no order.
-    pub files: Vec<Found>,
-    /// Whether the address is that of one file.
-    pub is_file: bool,
-}
-
-/// A file that was found.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// Its path below the address, '/'-separated; of a single file its own name.
-    pub name: String,
-    /// The file.
-    pub file: RemoteFile,
-}
 
 /// The file at `uri`, or the files in or below it, as `reach` says. Revisions of the Hub are those of `pins`, or else resolved and pinned there.
 ///
@@ -130,7 +94,6 @@ pub(super) struct ObjectFile {
     store: Arc<dyn ObjectStore>,
     uri: String,
     meta: ObjectMeta,
-    pub(super) bytes: u64,
     /// What names this version of it, where the store does.
     pub(super) etag: Option<String>,
 }
@@ -145,7 +108,7 @@ impl ObjectFile {
     pub(super) fn new(store: Arc<dyn ObjectStore>, uri: String, meta: ObjectMeta) -> Self {
         // A weak one does not promise the same bytes, and no store takes it for a condition.
         let etag = meta.e_tag.clone().filter(|etag| !etag.starts_with("W/"));
-        ObjectFile { store, uri, bytes: meta.size, etag, meta }
+        ObjectFile { store, uri, etag, meta }
     }
 }
 
@@ -155,7 +118,7 @@ impl ObjectFile {
         let is_dated = self.meta.last_modified.timestamp() > 0;
         (self.etag.is_some() || is_dated).then(|| {
             let etag = self.etag.as_deref().unwrap_or_default();
-            format!("{} {} {etag} {}", self.uri, self.bytes, self.meta.last_modified)
+            format!("{} {} {etag} {}", self.uri, self.meta.size, self.meta.last_modified)
         })
     }
 }
@@ -166,7 +129,7 @@ impl Readable for ObjectFile {
     }
 
     fn bytes(&self) -> u64 {
-        self.bytes
+        self.meta.size
     }
 
     async fn stream(
@@ -188,10 +151,10 @@ impl Readable for ObjectFile {
             .await
             .map_err(|error| explain(&what, &self.uri, error))?;
         let is_other = self.etag.is_none() && answer.meta.last_modified != self.meta.last_modified;
-        if answer.range != range || answer.meta.size != self.bytes || is_other {
+        if answer.range != range || answer.meta.size != self.meta.size || is_other {
             return Err(RemoteError::Refused(format!(
                 "{what}: it changed since it was listed ({} bytes of {}, now {} of {})",
-                self.bytes, self.meta.last_modified, answer.meta.size, answer.meta.last_modified
+                self.meta.size, self.meta.last_modified, answer.meta.size, answer.meta.last_modified
             )));
         }
         Ok(answer.into_stream().map_err(|error| with_causes(&error)).boxed())

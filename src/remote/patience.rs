@@ -205,6 +205,14 @@ fn rate_limit(headers: &HeaderMap) -> Option<(u64, Duration)> {
     windows.min()
 }
 
+/// How long an answer says to wait: as `Retry-After`, or until the service's window ends, if nothing is left of it.
+#[cfg(feature = "push")]
+pub(crate) fn told_wait(headers: &HeaderMap) -> Option<Duration> {
+    let window = || rate_limit(headers).filter(|(left, _)| *left == 0).map(|(_, window)| window);
+    // Its seconds are whole.
+    retry_after(headers).or_else(|| window().map(|wait| wait.saturating_add(Duration::from_secs(1))))
+}
+
 /// `Retry-After`, in seconds or as a date.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim();

@@ -20,8 +20,8 @@ use object_store::{
 };
 
 use super::{
-    RemoteError, Scheme, block_on,
-    file::fetch,
+    Entry, RemoteError, Scheme, block_on,
+    file::{Readable, fetch},
     http::{Connector, is_transient},
     object::ObjectFile,
     scheme,
@@ -34,15 +34,6 @@ const MOST_PARTS: u64 = 9000;
 const PARTS_AT_A_TIME: usize = 3;
 /// How often a store may say that an object is there and have none, as it does while another puts it.
 const CONFLICTS: u32 = 20;
-
-/// An object below a [`Store`]'s folder.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
-    /// Its name below the folder, '/'-separated.
-    pub key: String,
-    /// Its size.
-    pub bytes: u64,
-}
 
 /// A folder in an object store.
 #[derive(Clone)]
@@ -130,7 +121,7 @@ impl Store {
     /// # Errors
     /// [`RemoteError`].
     pub fn bytes(&self, key: &str) -> Result<Option<u64>, RemoteError> {
-        Ok(block_on(self.find(key))?.map(|file| file.bytes))
+        Ok(block_on(self.find(key))?.map(|file| file.bytes()))
     }
 
     /// Every object below `folder`, however deep, sorted.
@@ -287,7 +278,7 @@ impl Store {
                 Ok(_) => Ok(()),
                 // An upload whose completion was answered and not heard is gone when it is asked for again.
                 Err(error) => match self.find(key).await? {
-                    Some(there) if there.bytes == bytes => Ok(()),
+                    Some(there) if there.bytes() == bytes => Ok(()),
                     _ => Err(explain(error)),
                 },
             }
@@ -303,7 +294,7 @@ impl Store {
             let Some(object) = self.find(key).await? else {
                 return Err(RemoteError::Refused(format!("{}/{key} is not there", self.uri)));
             };
-            fetch(&object, 0..object.bytes, &mut |at, bytes| file.write_all_at(bytes, at)).await
+            fetch(&object, 0..object.bytes(), &mut |at, bytes| file.write_all_at(bytes, at)).await
         })
     }
 
@@ -322,8 +313,8 @@ impl Store {
 }
 
 async fn whole(file: &ObjectFile) -> Result<Vec<u8>, RemoteError> {
-    let mut content = Vec::with_capacity(file.bytes as usize);
-    fetch(file, 0..file.bytes, &mut |_, bytes| {
+    let mut content = Vec::with_capacity(file.bytes() as usize);
+    fetch(file, 0..file.bytes(), &mut |_, bytes| {
         content.extend_from_slice(bytes);
         Ok(())
     })

@@ -52,17 +52,6 @@ impl fmt::Display for Repository {
     }
 }
 
-/// A model on the Hub.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelAddress {
-    /// `owner/name`.
-    pub repo: String,
-    /// Branch, tag or commit; `None` is `main`.
-    pub revision: Option<String>,
-    /// Folder or file inside the repository.
-    pub path: Option<String>,
-}
-
 /// Parts of `hf://datasets/OWNER/NAME[@REVISION][/PATH]`: repository and path.
 pub(super) fn source_address(uri: &str) -> Result<(Repository, String), String> {
     let rest = uri.strip_prefix("hf://").unwrap_or(uri);

@@ -21,10 +21,9 @@ use super::{
     environment::Environment,
 };
 use crate::remote::{
-    RemoteError, block_on,
+    Pins, Reach, RemoteError, block_on,
     cache::Checksum,
     http::{client, is_transient},
-    object::{Pins, Reach},
     store::with_causes,
 };
 
@@ -35,7 +34,6 @@ const CUTS: u32 = 8;
 #[derive(Debug)]
 pub(super) struct Hub {
     pub(super) environment: Environment,
-    endpoint: Url,
     /// For questions.
     metadata: HttpClient,
     /// For the bytes of files.
@@ -100,14 +98,9 @@ impl Hub {
     pub(super) fn get() -> Result<&'static Hub, RemoteError> {
         static HUB: LazyLock<Result<Hub, String>> = LazyLock::new(|| {
             let environment = Environment::read()?;
-            let endpoint = Url::parse(&environment.endpoint)
-                .ok()
-                .filter(|url| matches!(url.scheme(), "http" | "https") && !url.cannot_be_a_base())
-                .ok_or_else(|| format!("HF_ENDPOINT = {:?} is no address of a Hub", environment.endpoint))?;
             Ok(Hub {
                 metadata: client(environment.metadata_timeout).map_err(|error| error.to_string())?,
                 data: client(environment.download_timeout).map_err(|error| error.to_string())?,
-                endpoint,
                 environment,
                 newest: Mutex::default(),
             })
@@ -130,7 +123,7 @@ impl Hub {
 
     /// An address on the Hub, from the parts of its path.
     pub(super) fn url<'a>(&self, parts: impl IntoIterator<Item = &'a str>) -> Url {
-        let mut url = self.endpoint.clone();
+        let mut url = self.environment.endpoint.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(parts.into_iter().filter(|part| !part.is_empty()));
         }
@@ -154,7 +147,7 @@ impl Hub {
 
     /// Whether the token may go along to `url`.
     pub(super) fn is_own(&self, url: &Url) -> bool {
-        url.origin() == self.endpoint.origin()
+        url.origin() == self.environment.endpoint.origin()
     }
 
     /// Sends a request; the token goes to the Hub itself only.
@@ -400,7 +393,8 @@ impl Hub {
             (StatusCode::UNAUTHORIZED, "RepoNotFound", None) | (StatusCode::UNAUTHORIZED, "", None) => {
                 refused(format!(
                     "there is no such repository, or it is private and there is no token: check {page}, or set HF_TOKEN to a \
-                 token from {tokens}"
+                     token from {tokens}, or write it to {}",
+                    self.environment.token_file.display()
                 ))
             }
             (StatusCode::UNAUTHORIZED, _, Some(token)) => {

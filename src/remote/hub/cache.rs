@@ -14,9 +14,8 @@ use super::{
     api::{EntryKind, Hub, RepositoryEntry},
 };
 use crate::remote::{
-    RemoteError, RemoteFile,
+    Found, Listing, RemoteError, RemoteFile,
     cache::{Checksum, download, write_whole},
-    object::{Found, Listing},
 };
 
 impl Hub {

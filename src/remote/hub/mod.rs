@@ -9,13 +9,14 @@ mod file;
 
 use std::path::PathBuf;
 
-pub use self::address::ModelAddress;
+#[cfg(feature = "push")]
+pub(crate) use self::environment::{Environment, Token};
 pub(super) use self::file::HubFile;
 use self::{
     address::{CONVERSION, Kind, Repository, source_address},
     api::{EntryKind, Hub},
 };
-use super::{RemoteError, object::Found, object::Listing, object::Pins, object::Reach};
+use super::{Found, Listing, ModelAddress, Pins, Reach, RemoteError};
 
 /// As [`list`](super::list), of an `hf://datasets/…` address.
 pub(super) fn list(uri: &str, reach: Reach, pins: &mut Pins) -> Result<Listing, RemoteError> {
