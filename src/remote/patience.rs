@@ -52,16 +52,25 @@ struct State {
     in_flight: u64,
     failing_since: Option<Instant>,
     has_answered: bool,
+    /// Whether it tells what is left of a window.
+    announces: bool,
+    /// Whether a request is on its way to hear that.
+    scouts: bool,
 }
 
 /// A request on its way.
 #[derive(Debug)]
-pub(super) struct Passage<'a>(&'a Gate);
+pub(super) struct Passage<'a> {
+    gate: &'a Gate,
+    /// Whether others wait for what it hears.
+    is_scout: bool,
+}
 
 impl Drop for Passage<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.gate.state();
         state.in_flight = state.in_flight.saturating_sub(1);
+        state.scouts &= !self.is_scout;
     }
 }
 
@@ -84,7 +93,7 @@ impl Gate {
             let wait = {
                 let mut state = self.state();
                 match state.admit(Instant::now()) {
-                    Ok(()) => return (Passage(self), begun.elapsed()),
+                    Ok(is_scout) => return (Passage { gate: self, is_scout }, begun.elapsed()),
                     Err(wait) => {
                         if wait >= TOLD_FROM && state.told != state.renewed {
                             state.told = state.renewed;
@@ -155,25 +164,26 @@ impl Gate {
 }
 
 impl State {
-    /// Lets a request pass, or tells how long it has to wait.
-    fn admit(&mut self, now: Instant) -> Result<(), Duration> {
+    /// Lets a request pass and tells whether it is a scout, or how long it has to wait.
+    fn admit(&mut self, now: Instant) -> Result<bool, Duration> {
         if let Some(opens) = self.opens.filter(|opens| *opens > now) {
             return Err(opens - now);
         }
-        // Who is first hears what the rate is, before the others come.
-        if !self.has_answered && self.in_flight > 0 {
+        if self.renewed.is_some_and(|renewed| renewed <= now) {
+            (self.left, self.renewed) = (None, None);
+        }
+        if let (Some(0), Some(renewed)) = (self.left, self.renewed) {
+            return Err(renewed - now);
+        }
+        // Who is first in a window hears what the rate is, before the others come.
+        let is_scout = !self.has_answered || (self.announces && self.left.is_none());
+        if is_scout && self.scouts {
             return Err(FIRST_ANSWER);
         }
-        if let Some(renewed) = self.renewed {
-            if renewed <= now {
-                (self.left, self.renewed) = (None, None);
-            } else if self.left == Some(0) {
-                return Err(renewed - now);
-            }
-        }
+        self.scouts |= is_scout;
         self.left = self.left.map(|left| left - 1);
         self.in_flight += 1;
-        Ok(())
+        Ok(is_scout)
     }
 
     /// Takes in how many requests are left in the service's window.
@@ -182,9 +192,14 @@ impl State {
         if window > LONGEST_PAUSE {
             return;
         }
+        self.announces = true;
         // The answered request is in flight no longer, as far as the service counts; the others it may not have seen.
-        self.left = Some(left.saturating_sub(self.in_flight.saturating_sub(1)));
-        self.renewed = Some(now + window);
+        let left = left.saturating_sub(self.in_flight.saturating_sub(1));
+        let renewed = now + window;
+        // Answers overtake each other: within a window less is left each time. Its end is told in whole seconds.
+        let same_window = self.renewed.is_some_and(|known| renewed <= known + Duration::from_secs(1));
+        self.left = Some(self.left.filter(|_| same_window).map_or(left, |known| known.min(left)));
+        self.renewed = Some(renewed);
     }
 
     fn closed_for(&self, now: Instant) -> Option<Duration> {
@@ -275,9 +290,9 @@ mod tests {
         }
         // The first of four is answered: five are left, of which three are on their way.
         state.announced(&headers(&[("ratelimit", "\"api\";r=5;t=60")]), now);
-        assert_eq!((state.admit(now), state.admit(now)), (Ok(()), Ok(())));
+        assert_eq!((state.admit(now), state.admit(now)), (Ok(false), Ok(false)));
         assert!(state.admit(now).unwrap_err() > Duration::from_secs(59));
-        assert_eq!(state.admit(now + Duration::from_secs(60)), Ok(()));
+        assert_eq!(state.admit(now + Duration::from_secs(60)), Ok(true));
     }
 
     #[test]
@@ -307,11 +322,30 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_was_overtaken_gives_nothing_back() {
+        let now = Instant::now();
+        let mut state = State { has_answered: true, ..State::default() };
+        state.admit(now).unwrap();
+        state.admit(now).unwrap();
+        // The second was counted later, and is heard first.
+        state.announced(&headers(&[("ratelimit", "\"api\";r=1;t=60")]), now);
+        state.in_flight -= 1;
+        state.announced(&headers(&[("ratelimit", "\"api\";r=2;t=60")]), now);
+        state.in_flight -= 1;
+        assert_eq!(state.left, Some(0));
+        // In the next window the first one goes alone again.
+        let next = now + Duration::from_secs(60);
+        assert_eq!((state.admit(next), state.admit(next)), (Ok(true), Err(FIRST_ANSWER)));
+        state.announced(&headers(&[("ratelimit", "\"api\";r=2;t=60")]), next);
+        assert_eq!((state.admit(next), state.admit(next)), (Ok(false), Ok(false)));
+    }
+
+    #[test]
     fn the_first_request_goes_alone() {
         let now = Instant::now();
         let mut state = State::default();
-        assert_eq!((state.admit(now), state.admit(now)), (Ok(()), Err(FIRST_ANSWER)));
+        assert_eq!((state.admit(now), state.admit(now)), (Ok(true), Err(FIRST_ANSWER)));
         state.has_answered = true;
-        assert_eq!(state.admit(now), Ok(()));
+        assert_eq!(state.admit(now), Ok(false));
     }
 }

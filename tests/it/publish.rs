@@ -477,7 +477,7 @@ fn each_refusal_of_the_hub_has_its_own_words_and_none_shows_the_token() {
             &["it is public"],
         ),
         (TIDES, &[], &[("HF_HUB_OFFLINE", "1"), ("HF_TOKEN", OWNER_TOKEN)], 2, &["HF_HUB_OFFLINE"]),
-        (TIDES, &[], &[("HF_ENDPOINT", "hub"), ("HF_TOKEN", OWNER_TOKEN)], 2, &["HF_ENDPOINT is \"hub\""]),
+        (TIDES, &[], &[("HF_ENDPOINT", "hub"), ("HF_TOKEN", OWNER_TOKEN)], 2, &["HF_ENDPOINT = \"hub\""]),
         (
             TIDES,
             &[],
