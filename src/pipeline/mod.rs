@@ -7,6 +7,7 @@ mod deal;
 mod display;
 mod meter;
 mod plan;
+mod shards;
 mod share;
 mod sizes;
 mod stages;
@@ -29,7 +30,8 @@ pub use self::{
     control::Stop,
     display::Display,
     meter::StageSeconds,
-    plan::{Begun, DeviceFacts, ModelFacts, Plan, PlannedShard},
+    plan::{Begun, DeviceFacts, ModelFacts, Plan},
+    shards::PlannedShard,
     share::Share,
     stages::panic_message,
     summary::{Ending, Failure, Summary},

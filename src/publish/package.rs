@@ -16,7 +16,7 @@ use super::{
     uri::{Kind, Target},
 };
 use crate::{
-    model::{ModelFiles, ModelInfo},
+    model::{Format, ModelFiles, ModelInfo},
     remote::git_blob,
     schema::Table,
     sink::{self, Ledger, Manifest, Storage},
@@ -155,12 +155,17 @@ impl Item {
     }
 }
 
+/// Names of the weights in a model's folder; one that can be opened has one.
+fn weights_in(folder: &Path) -> impl Iterator<Item = &'static str> {
+    Format::ALL.map(Format::file_name).into_iter().filter(|name| folder.join(name).is_file())
+}
+
 /// Finds out what `folder` is and checks that it is whole: an output as `verify` does, a model by loading it.
 pub(super) fn open(folder: &Path, kind: Kind) -> Result<Found, PushError> {
     let wrong =
         |problem: &str| Err(PushError::Folder { folder: folder.to_owned(), problem: problem.to_owned() });
     let is_output = folder.join("_blt").is_dir();
-    let is_model = folder.join("config.json").is_file() && folder.join("model.safetensors").is_file();
+    let is_model = folder.join("config.json").is_file() && weights_in(folder).next().is_some();
     match (is_output, is_model, kind) {
         (true, _, Kind::Model) => wrong("it is an output, which goes to a dataset: hf://datasets/OWNER/NAME"),
         (false, true, Kind::Dataset) => {
@@ -169,7 +174,7 @@ pub(super) fn open(folder: &Path, kind: Kind) -> Result<Found, PushError> {
         (true, _, Kind::Dataset) => Ok(Found::Output(Box::new(open_output(folder)?))),
         (false, true, Kind::Model) => Ok(Found::Model(Box::new(ModelFiles::open(folder)?.info))),
         (false, false, _) => wrong(
-            "it is neither an output (it has no _blt) nor a model's folder (config.json and model.safetensors)",
+            "it is neither an output (it has no _blt) nor a model's folder (config.json and model.safetensors or model.bpk)",
         ),
     }
 }
@@ -218,7 +223,9 @@ impl Package {
     pub fn of_model(folder: &Path, may_replace: bool) -> Result<Package, PushError> {
         let mut items = Vec::new();
         let texts = ["patch.json", "LICENSE", "LICENSE.md", "LICENSE.txt", CARD];
-        items.push(Item::file(folder, "model.safetensors", may_replace)?);
+        for name in weights_in(folder) {
+            items.push(Item::file(folder, name, may_replace)?);
+        }
         for name in texts.into_iter().filter(|name| folder.join(name).is_file()) {
             items.push(Item::file(folder, name, may_replace)?);
         }

@@ -14,6 +14,7 @@ mod footer;
 mod json;
 mod lines;
 mod listing;
+mod packed;
 mod pages;
 mod parquet;
 mod reader;

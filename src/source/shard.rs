@@ -15,7 +15,8 @@ use super::{
     Member, RowGroup, ShardFile, SourceError,
     access::{END_BYTES, ShardBytes, changed_or_unreachable},
     files, footer,
-    lines::{self, LineIndex, Packing},
+    lines::{self, LineIndex},
+    packed::Packing,
 };
 use crate::config::{FileFormat, Source};
 

@@ -71,7 +71,7 @@ fn assert_goes_on_to_the_same_bytes(work: &Work, expected: &BTreeMap<String, Vec
 }
 
 /// Steps that every unit passes, in order.
-const STEPS: [&str; 7] = [
+pub const STEPS: [&str; 7] = [
     "encode::create",
     "encode::middle",
     "encode::after_footer",
@@ -82,7 +82,7 @@ const STEPS: [&str; 7] = [
 ];
 
 /// Steps at the end of a run.
-const LAST_STEPS: [&str; 4] =
+pub const LAST_STEPS: [&str; 4] =
     ["finalize::before_garbage", "finalize::before_manifest", "manifest::rename", "finalize::after_manifest"];
 
 #[test]

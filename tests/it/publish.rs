@@ -380,6 +380,10 @@ fn a_model_goes_to_a_repository_of_models_and_is_not_replaced_silently() {
     let own = fs::read(golden::folder("nano").join("README.md")).unwrap();
     assert_eq!(hub.model("sea/golden").bytes("README.md"), Some(own));
 
+    // Burn's own format is a model as well.
+    push(&hub, &golden::folder("nano-burn"), "hf://sea/burn", &["--create"]).expect(0, &["3 sent"]);
+    assert!(hub.model("sea/burn").bytes("model.bpk").is_some());
+
     fs::write(folder.path().join("model.safetensors"), b"\x08\0\0\0\0\0\0\0garbage!").unwrap();
     push(&hub, folder.path(), to, &[]).expect(2, &["model.safetensors"]);
 }

@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     fault_proxy::{Fault, FaultProxy, Faults},
+    faults::{LAST_STEPS, STEPS},
     http1::Request,
     s3_server::S3Server,
     support::{Outcome, Work, assert_same, assert_sound, prose, set_flags, snapshot},
@@ -165,21 +166,6 @@ impl Story {
         assert!(left.is_empty(), "{case}: the spool is left behind: {left:?}");
     }
 }
-
-/// Steps that every unit passes, in order.
-const STEPS: [&str; 7] = [
-    "encode::create",
-    "encode::middle",
-    "encode::after_footer",
-    "commit::rename",
-    "commit::before_record",
-    "commit::link",
-    "commit::after_record",
-];
-
-/// Steps at the end of a run.
-const LAST_STEPS: [&str; 4] =
-    ["finalize::before_garbage", "finalize::before_manifest", "manifest::rename", "finalize::after_manifest"];
 
 #[test]
 fn a_store_holds_what_a_folder_holds_and_every_command_knows_it() {

@@ -1,0 +1,151 @@
+//! The lines of a file that may be packed, one after the other, and a hash of the file on the way. Knows nothing of what is in a line.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use sha2::{Digest, Sha256};
+
+use super::SourceError;
+
+/// Log2 of the largest window of a zstd file; `zstd --ultra -22` takes that.
+const MAX_ZSTD_WINDOW_LOG: u32 = 27;
+/// And of the smallest that is counted: levels up to 19 stay below.
+const MIN_ZSTD_WINDOW_LOG: u32 = 23;
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// How a file's lines are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Packing {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+impl Packing {
+    /// Of a file of that name, and whether its ending says that it holds JSON Lines.
+    pub(super) fn of(name: &str) -> (Packing, bool) {
+        let (name, packing) = match name.rsplit_once('.') {
+            Some((name, "gz")) => (name, Packing::Gzip),
+            Some((name, "zst")) => (name, Packing::Zstd),
+            _ => (name, Packing::Plain),
+        };
+        (packing, [".jsonl", ".ndjson"].iter().any(|ending| name.ends_with(ending)))
+    }
+}
+
+/// The bytes of a file as they are read, hashed.
+pub(super) struct Hashed {
+    pub(super) file: File,
+    pub(super) hash: Arc<Mutex<Sha256>>,
+}
+
+impl Read for Hashed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.hash.lock().unwrap_or_else(PoisonError::into_inner).update(&buffer[..n]);
+        Ok(n)
+    }
+}
+
+/// The lines of a file that are not blank.
+pub(super) struct Lines {
+    input: Box<dyn BufRead + Send>,
+    /// In the unpacked file.
+    offset: u64,
+    /// What unpacking takes.
+    pub(super) held: u64,
+}
+
+/// A line, or the head of one that is too long.
+pub(super) struct Line {
+    pub(super) start: u64,
+    /// All of it.
+    pub(super) length: u64,
+}
+
+/// Why there is no line, or no going on after it.
+pub(super) enum Fault {
+    Io(io::Error),
+    /// The memory for it was not granted, or what it holds is not to be planned with.
+    Refused(SourceError),
+}
+
+impl Lines {
+    /// Of `file`, whose bytes begin at `offset`, which is 0 unless it is plain.
+    pub(super) fn open(file: impl Read + Send + 'static, packing: Packing, offset: u64) -> io::Result<Lines> {
+        let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
+        let (input, held): (Box<dyn BufRead + Send>, _) = match packing {
+            Packing::Plain => (Box::new(file), BUFFER_BYTES as u64),
+            Packing::Gzip => {
+                let unpacked = flate2::bufread::MultiGzDecoder::new(file);
+                (Box::new(BufReader::with_capacity(BUFFER_BYTES, unpacked)), 2 * BUFFER_BYTES as u64)
+            }
+            Packing::Zstd => {
+                // What the first frame needs is counted, and no later one may need more.
+                let window_log = zstd_window_log(file.fill_buf()?);
+                let mut unpacked = zstd::Decoder::with_buffer(file)?;
+                unpacked.window_log_max(window_log)?;
+                (Box::new(BufReader::with_capacity(BUFFER_BYTES, unpacked)), 1 << window_log)
+            }
+        };
+        Ok(Lines { input, offset, held })
+    }
+
+    /// Puts the next line into `line`, of one that is longer than `most` bytes only so many. `grant` is asked before more is
+    /// held for it.
+    pub(super) fn next(
+        &mut self,
+        line: &mut Vec<u8>,
+        most: u64,
+        grant: &mut dyn FnMut(u64) -> Result<(), SourceError>,
+    ) -> Result<Option<Line>, Fault> {
+        loop {
+            let start = self.offset;
+            let (mut length, mut is_blank) = (0, true);
+            line.clear();
+            loop {
+                let chunk = self.input.fill_buf().map_err(Fault::Io)?;
+                if chunk.is_empty() {
+                    break;
+                }
+                let end = memchr::memchr(b'\n', chunk);
+                let part = &chunk[..end.unwrap_or(chunk.len())];
+                is_blank = is_blank && part.iter().all(u8::is_ascii_whitespace);
+                let room = most.saturating_sub(line.len() as u64).min(part.len() as u64) as usize;
+                if line.len() + room > line.capacity() {
+                    // The old buffer, and one twice its size.
+                    grant(3 * (line.len() + room) as u64).map_err(Fault::Refused)?;
+                }
+                line.extend_from_slice(&part[..room]);
+                length += part.len() as u64;
+                let used = part.len() + usize::from(end.is_some());
+                self.input.consume(used);
+                self.offset += used as u64;
+                if end.is_some() {
+                    break;
+                }
+            }
+            if self.offset == start {
+                return Ok(None);
+            }
+            if !is_blank {
+                return Ok(Some(Line { start, length }));
+            }
+        }
+    }
+}
+
+/// Log2 of the window that the frame at the start of `bytes` needs (RFC 8878, 3.1.1.1), within what is counted and allowed.
+fn zstd_window_log(bytes: &[u8]) -> u32 {
+    let window = match bytes {
+        // With the flag of a single segment the content's size stands in the window's place.
+        [0x28, 0xb5, 0x2f, 0xfd, descriptor, window, ..] if descriptor & 0x20 == 0 => {
+            10 + u32::from(window >> 3) + 1
+        }
+        _ => 0,
+    };
+    window.clamp(MIN_ZSTD_WINDOW_LOG, MAX_ZSTD_WINDOW_LOG)
+}
