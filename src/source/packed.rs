@@ -141,11 +141,49 @@ impl Lines {
 /// Log2 of the window that the frame at the start of `bytes` needs (RFC 8878, 3.1.1.1), within what is counted and allowed.
 fn zstd_window_log(bytes: &[u8]) -> u32 {
     let window = match bytes {
-        // With the flag of a single segment the content's size stands in the window's place.
-        [0x28, 0xb5, 0x2f, 0xfd, descriptor, window, ..] if descriptor & 0x20 == 0 => {
-            10 + u32::from(window >> 3) + 1
+        [0x28, 0xb5, 0x2f, 0xfd, descriptor, rest @ ..] if descriptor & 0x20 != 0 => {
+            // With the flag of a single segment the content's size stands in the window's place, behind the dictionary's id.
+            let id_bytes = [0, 1, 2, 4][usize::from(descriptor & 3)];
+            let (size_bytes, least) = [(1, 0), (2, 256), (4, 0), (8, 0)][usize::from(descriptor >> 6)];
+            let size = rest.get(id_bytes..id_bytes + size_bytes).unwrap_or_default();
+            let size = size.iter().rev().fold(0, |size: u64, byte| size << 8 | u64::from(*byte));
+            size.saturating_add(least).checked_next_power_of_two().map_or(64, u64::ilog2)
         }
+        [0x28, 0xb5, 0x2f, 0xfd, _, window, ..] => 10 + u32::from(window >> 3) + 1,
         _ => 0,
     };
     window.clamp(MIN_ZSTD_WINDOW_LOG, MAX_ZSTD_WINDOW_LOG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zstd_frame_of_one_segment_needs_its_whole_content_as_window() {
+        for (head, expected) in [
+            (&[0x24, 200][..], MIN_ZSTD_WINDOW_LOG),
+            (&[0xa4, 0x60, 0xf5, 0x90, 0x00], 24),
+            (&[0xa7, 1, 1, 1, 1, 0x60, 0xf5, 0x90, 0x00], 24),
+            (&[0xe0, 0, 0, 0, 0x08, 0, 0, 0, 0], MAX_ZSTD_WINDOW_LOG),
+            (&[0xe0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], MAX_ZSTD_WINDOW_LOG),
+            (&[0xe0, 0xff], MIN_ZSTD_WINDOW_LOG),
+            // Of several segments the second byte tells it.
+            (&[0x04, 15 << 3], 26),
+        ] {
+            let frame = [&[0x28, 0xb5, 0x2f, 0xfd], head].concat();
+            assert_eq!(zstd_window_log(&frame), expected, "{head:x?}");
+        }
+        let mut content: Vec<u8> = (0..9_500_000u32).map(|i| b'a' + (i >> 12) as u8 % 26).collect();
+        content.push(b'\n');
+        let packed = zstd::bulk::compress(&content, 20).unwrap();
+        assert_eq!(packed[4] & 0x20, 0x20, "one segment");
+        let mut lines = Lines::open(io::Cursor::new(packed), Packing::Zstd, 0).unwrap();
+        assert_eq!(lines.held, 1 << 24);
+        let mut line = Vec::new();
+        let Ok(Some(read)) = lines.next(&mut line, u64::MAX, &mut |_| Ok(())) else {
+            panic!("the frame was refused")
+        };
+        assert!(read.length == 9_500_000 && line[..] == content[..9_500_000]);
+    }
 }
