@@ -260,11 +260,11 @@ fn a_run_ends_right_on_a_network_that_fails_every_tenth_time() {
     let expected = snapshot_without_revisions(&work.out());
     hub.faults(Faults {
         seed: 3,
-        too_many: 0.03,
-        unavailable: 0.03,
+        too_many: 0.07,
+        unavailable: 0.07,
         held: 0.01,
-        dropped: 0.015,
-        cut: 0.015,
+        dropped: 0.02,
+        cut: 0.02,
         retry_after: Some(1),
         hold: Duration::from_secs(10),
         ..Faults::default()
@@ -285,7 +285,7 @@ fn a_run_ends_right_on_a_network_that_fails_every_tenth_time() {
     let failed = log.iter().filter(|r| r.status == 0 || r.status >= 429 || r.sent < r.length).count();
     let limited = (hub.counts(Category::Resolvers), hub.counts(Category::Api));
     println!("{failed} of {} requests failed; the limiters saw {limited:?}", log.len());
-    assert!(failed * 20 > log.len(), "the faults were not met");
+    assert!(failed * 10 >= log.len(), "{failed} of {} requests failed, too few", log.len());
     assert_eq!((limited.0.violations, limited.1.violations), (0, 0));
     assert_eq!((limited.0.refused, limited.1.refused), (0, 0), "the announced rate was exceeded");
 }
