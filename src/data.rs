@@ -121,10 +121,14 @@ impl PatchRule {
     }
 }
 
+/// The column that only documents which are views have, and that ties those of a row together.
+pub const SOURCE_ID: &str = "source_id";
+
 /// Columns that the `documents` table has of its own, so that none can be carried under their
 /// names.
-pub const DOCUMENT_COLUMNS: [&str; 10] = [
+pub const DOCUMENT_COLUMNS: [&str; 11] = [
     "doc_id",
+    SOURCE_ID,
     "source_file",
     "source_row",
     "modality",
@@ -135,6 +139,7 @@ pub const DOCUMENT_COLUMNS: [&str; 10] = [
     "patch_lengths",
     "embedding",
 ];
+
 /// Name of a unit: a run of rows of one shard that is read, scored, written and committed on its
 /// own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -195,15 +200,26 @@ pub struct Rejected {
     pub reason: String,
 }
 
-/// Content of one source row, undecoded.
+/// Content of a row and what the source knows of it besides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Content {
+    /// The cell's bytes, exactly as stored.
+    pub bytes: Vec<u8>,
+    /// Name of the file it was, where the source has one.
+    pub path: Option<String>,
+    /// Value of the column that names the language of code.
+    pub language: Option<String>,
+}
+
+/// One source row, undecoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawRow {
     /// Row number in the shard.
     pub source_row: u64,
-    /// As [`Document::doc_id`].
+    /// As [`Document::source_id`].
     pub doc_id: String,
-    /// The cell's bytes, exactly as stored.
-    pub content: Vec<u8>,
+    /// What is to be decoded.
+    pub content: Content,
 }
 
 /// Rows of one unit as the source read them.
@@ -239,12 +255,27 @@ pub struct Segment {
     pub meta: Option<String>,
 }
 
-/// The bytes the model sees of one source row.
+/// What the model sees of a row: most rows have one view, their document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Name of the modality.
+    pub modality: &'static str,
+    /// What is put behind the row's id for a view beside the document itself: `raw`, `page-3`.
+    pub name: Option<String>,
+    /// Segments in order; none is empty and they tile `bytes` without gap or overlap.
+    pub segments: Vec<Segment>,
+    /// What the model sees between BOS and EOS.
+    pub bytes: Vec<u8>,
+}
+
+/// A [`View`] of one source row, with the names that tell it from others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
     /// Row number in the shard.
     pub source_row: u64,
-    /// Value of the id column, else `<file>#<row>`.
+    /// Value of the id column, else `<file>#<row>`: what all views of a row have in common.
+    pub source_id: Arc<str>,
+    /// `source_id`, for a further view with `/` and its name.
     pub doc_id: String,
     /// Name of the modality.
     pub modality: &'static str,

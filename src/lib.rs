@@ -50,7 +50,8 @@
 //! ```
 //!
 //! Every station is a function from the end of one channel to the beginning of the next, on threads of
-//! its own that [`pipeline::run`] starts and joins; nothing else spawns during a run. Channels are
+//! its own that [`pipeline::run`] starts and joins. Decoders of foreign files may hang: they run on threads beside those of
+//! `pretokenize`, which wait for a row only so long, and then let row and thread go. Nothing else spawns during a run. Channels are
 //! bounded, and every wait on one is measured, which is how the summary can name the bottleneck. What a
 //! station hands on has a type of its own, so that a batch can neither skip a station nor meet one twice.
 //!
@@ -71,7 +72,8 @@
 //! A *shard* is an input file. A *unit* is a run of its rows: whole row groups, or an even part of one
 //! that is larger than `sink.unit_bytes` ([`source::cut`]). Units follow from the footers (JSON Lines
 //! have none: from what reading a file through tells) and the plan alone, so every machine cuts the same ones. A unit is read, scored, written and committed on its own;
-//! nothing flows from one to the next. It is therefore also what is retried and what a resumed run skips.
+//! nothing flows from one to the next. (Files that rows name in place of content are read with the unit; they count as a part of
+//! the shard, though nothing but their being read once a unit holds them to it.) It is therefore also what is retried and what a resumed run skips.
 //!
 //! A failure in one unit, a panic included, does not end the run. The unit travels on as the news of its
 //! failure, so that the end of the line hears of every unit once; it is tried again after all others,
@@ -147,7 +149,7 @@
 //! | [`config`] | pipeline file and flags → a validated [`Pipeline`](config::Pipeline) | `data` |
 //! | [`remote`] | addresses elsewhere → listings, ranges, whole files, conditional puts; object stores and the Hub | – |
 //! | [`source`] | URI → shards, units, rows: Parquet, JSON Lines, loose files | `data`, `config`, `remote` |
-//! | [`pretokenize`] | a row's bytes → a document with segments | `data` |
+//! | [`pretokenize`] | a row's content → what the model sees of it, with segments | `data`, `config` |
 //! | [`model`] | bytes → entropies, norms, hidden states; `model::cpu` on the processor, `model::burn` on GPUs, and it alone knows Burn | `data`, `config` |
 //! | [`patch`] | entropies → patch lengths | `data` |
 //! | [`sink`] | a unit → Parquet files, records, manifest; what they say, and whether it is true | `data`, `schema`, `config`, `remote` |

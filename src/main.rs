@@ -161,10 +161,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// What is told where RUST_LOG does not say. Decoders warn of what is in a file, which is their row's matter; hf-hub tells of every
+/// failed request as an error, also of those that are tried again.
+const QUIET: &str = "warn,blt_pipeline=info,hf_hub=off,goblin=error,hayro=error,rubato=error,symphonia=error,tiff=error,tokenizers=error,\
+                     zune_jpeg=error";
+
 fn start_log(format: LogFormat, bars: Option<MultiProgress>) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        // hf-hub tells of every failed request as an error, also of those that are tried again.
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,blt_pipeline=info,hf_hub=off"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(QUIET));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(bars.is_some())

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::{
     config::{EmbeddingDtype, Embeddings},
-    data::{EmbeddingValues, PatchColumns, PatchedUnit, Rejected, SegmentedBatch},
+    data::{EmbeddingValues, PatchColumns, PatchedUnit, Rejected, SOURCE_ID, SegmentedBatch},
 };
 
 /// Version of the output tables, in the metadata of every file under [`VERSION_KEY`].
@@ -75,6 +75,8 @@ pub struct TableOptions {
     pub entropies: bool,
     /// Whether `norms` and `norm_mean` are written.
     pub norms: bool,
+    /// Whether a row may have several documents, each a view of it, and `source_id` is written.
+    pub views: bool,
     /// Fields of the carried columns.
     pub carried: Fields,
 }
@@ -131,11 +133,20 @@ fn columns(table: Table, options: &TableOptions) -> Vec<Column> {
     if table != Table::Quarantine {
         columns.push(doc_id());
     }
+    if table == Table::Documents && options.views {
+        let meaning = "doc_id of the row that this is a view of; a further view has a doc_id of its own, `<source_id>/<view>`";
+        columns.push(column(SOURCE_ID, DataType::Utf8, false, meaning));
+    }
     columns.extend(source_key());
     match table {
         Table::Documents => {
             columns.extend([
-                column("modality", DataType::Utf8, false, "text (others to come)"),
+                column(
+                    "modality",
+                    DataType::Utf8,
+                    false,
+                    "text, image, audio, code, document, binary or raw",
+                ),
                 column("n_bytes", DataType::UInt64, false, "bytes given to the model"),
                 column(
                     "segments",
@@ -275,9 +286,13 @@ pub fn describe(table: Table) -> Value {
         embedding_dtype: EmbeddingDtype::F16,
         entropies: true,
         norms: true,
+        views: true,
         carried: Fields::empty(),
     };
     let when = |name: &str| match (table, name) {
+        (Table::Documents, "source_id") => {
+            Some("pretokenize.document.views names more than one view, or \"image\"")
+        }
         (Table::Documents, "embedding") => Some("sink.embeddings = \"document\""),
         (Table::Patches, "embedding") => Some("sink.embeddings = \"patch\""),
         (Table::Documents, "entropies") => Some("sink.entropies = true"),
@@ -465,14 +480,18 @@ fn document_rows(
 ) -> Result<RecordBatch, ArrowError> {
     let documents = &batch.documents;
     let token_lengths = || documents.iter().map(|d| d.n_tokens());
-    let mut arrays: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(documents.iter().map(|d| &d.doc_id))),
+    let mut arrays: Vec<ArrayRef> =
+        vec![Arc::new(StringArray::from_iter_values(documents.iter().map(|d| &d.doc_id)))];
+    if options.views {
+        arrays.push(Arc::new(StringArray::from_iter_values(documents.iter().map(|d| &d.source_id))));
+    }
+    arrays.extend([
         constant(&batch.unit.source_file, documents.len()),
         Arc::new(UInt64Array::from_iter_values(documents.iter().map(|d| d.source_row))),
         modalities(batch),
         Arc::new(UInt64Array::from_iter_values(documents.iter().map(|d| d.bytes.len() as u64))),
         segments(batch)?,
-    ];
+    ]);
     if options.entropies {
         arrays.push(list(Arc::new(entropies), token_lengths())?);
     }

@@ -5,6 +5,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::pretokenize::{
+    DocumentView, PretokenizeAudio, PretokenizeCode, PretokenizeDocument, PretokenizeImage, PretokenizeText,
+};
+
 /// A blt-pipeline pipeline: what the data means. Only `source.uri` and `sink.uri` are required.
 /// Relative paths resolve against the working directory.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -64,6 +68,16 @@ pub(super) struct SourceSection {
     /// What the content is.
     #[serde(default)]
     pub modality: Modality,
+    /// Column with the path or name of the file that a row was, whose ending tells what it is. Default: the field `path` of a content
+    /// that is a struct, or the path of a loose file.
+    #[schemars(length(min = 1))]
+    pub path: Option<String>,
+    /// Column with the programming language of a row, for `modality = "code"` and `"auto"`. Default: none.
+    #[schemars(length(min = 1))]
+    pub language: Option<String>,
+    /// Whether the file that a row's path names is read, beside the shard, where its content is null.
+    #[serde(default)]
+    pub resolve_paths: bool,
     /// Condition in SQL on the source's columns that a row must meet, evaluated by Polars. Default: every row.
     #[serde(rename = "where")]
     #[schemars(length(min = 1))]
@@ -92,21 +106,21 @@ pub(super) struct SampleTable {
 }
 
 /// How content becomes segments; a table for each modality.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct PretokenizeSection {
     /// Threads that pretokenize; 0 leaves the number to the machine.
-    #[serde(default)]
     #[schemars(range(max = 1024))]
     pub workers: u32,
-    #[serde(default)]
+    /// Seconds that decoding a row may take, above which it goes to quarantine; not for text, unless a tokenizer cuts it.
+    #[schemars(range(min = 1, max = 86400))]
+    pub row_seconds: u32,
     pub text: PretokenizeText,
+    pub image: PretokenizeImage,
+    pub audio: PretokenizeAudio,
+    pub code: PretokenizeCode,
+    pub document: PretokenizeDocument,
 }
-
-/// Pretokenizing of `modality = "text"`. No keys yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PretokenizeText {}
 
 /// The entropy model and how it is run.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -229,6 +243,18 @@ pub enum Modality {
     /// A string or binary column, its bytes taken as they are.
     #[default]
     Text,
+    /// Files of PNG, JPEG, GIF, WebP, TIFF, BMP and other formats: RGB pixels, patch by patch.
+    Image,
+    /// Files of WAV, FLAC, MP3, Ogg, M4A, AIFF and other formats: samples of 16 bits, frame by frame.
+    Audio,
+    /// Source code, its bytes as they are, item by item.
+    Code,
+    /// PDF: the text of its pages.
+    Document,
+    /// ELF, PE and Mach-O, their bytes as they are, section by section.
+    Binary,
+    /// Whichever of these a row is, told by its first bytes, its path and its content.
+    Auto,
 }
 
 /// What computes.
@@ -348,6 +374,20 @@ pub enum Quarantine {
     Fraction(#[schemars(range(min = 0.0, max = 1.0))] f64),
 }
 
+impl Default for PretokenizeSection {
+    fn default() -> Self {
+        Self {
+            workers: 0,
+            row_seconds: 60,
+            text: PretokenizeText::default(),
+            image: PretokenizeImage::default(),
+            audio: PretokenizeAudio::default(),
+            code: PretokenizeCode::default(),
+            document: PretokenizeDocument::default(),
+        }
+    }
+}
+
 impl Default for ModelSection {
     fn default() -> Self {
         Self {
@@ -390,7 +430,18 @@ impl Modality {
     pub fn name(self) -> &'static str {
         match self {
             Modality::Text => "text",
+            Modality::Image => "image",
+            Modality::Audio => "audio",
+            Modality::Code => "code",
+            Modality::Document => "document",
+            Modality::Binary => "binary",
+            Modality::Auto => "auto",
         }
+    }
+
+    /// Whether a row may become several documents, where `views` are what a PDF file is seen as.
+    pub fn has_views(self, views: &[DocumentView]) -> bool {
+        matches!(self, Modality::Document | Modality::Auto) && DocumentView::are_several(views)
     }
 }
 

@@ -4,6 +4,7 @@
 mod check;
 mod error;
 mod file;
+mod pretokenize;
 mod tree;
 mod validate;
 
@@ -22,8 +23,10 @@ use crate::remote::ModelAddress;
 
 pub use check::json_schema;
 pub use error::{ConfigError, Problem};
-pub use file::{
-    Device, EmbeddingDtype, Embeddings, FileFormat, Modality, Precision, PretokenizeText, Quarantine,
+pub use file::{Device, EmbeddingDtype, Embeddings, FileFormat, Modality, Precision, Quarantine};
+pub use pretokenize::{
+    DocumentView, InvalidUtf8, Language, PretokenizeAudio, PretokenizeCode, PretokenizeDocument,
+    PretokenizeImage, PretokenizeText, TextSegments,
 };
 
 /// The threshold that the reference releases with its model, nats.
@@ -67,6 +70,12 @@ pub struct Source {
     pub content: String,
     /// What the content is.
     pub modality: Modality,
+    /// Column with the path of the file that a row was; `None` leaves it to the content.
+    pub path: Option<String>,
+    /// Column with the language of code.
+    pub language: Option<String>,
+    /// Whether a row without content is the file that its path names.
+    pub resolve_paths: bool,
     /// Condition on the source's columns, as written.
     pub filter: Option<String>,
     /// Rows to read in plan order, before `filter` and `sample`.
@@ -76,6 +85,13 @@ pub struct Source {
     /// Columns copied to `documents`: distinct, without the content, none named like a column that
     /// `documents` has anyway.
     pub carry: Vec<String>,
+}
+
+impl Source {
+    /// Whether it matters which file a row was.
+    pub fn needs_path(&self) -> bool {
+        matches!(self.modality, Modality::Image | Modality::Code | Modality::Auto) || self.resolve_paths
+    }
 }
 
 /// The column with the document's id.
@@ -114,12 +130,22 @@ impl Sample {
 }
 
 /// How content becomes segments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pretokenize {
     /// Threads; `None` leaves the number to the machine.
     pub workers: Option<NonZeroU32>,
+    /// What decoding a row may take.
+    pub row_time: Duration,
     /// For text.
     pub text: PretokenizeText,
+    /// For images.
+    pub image: PretokenizeImage,
+    /// For sounds.
+    pub audio: PretokenizeAudio,
+    /// For code.
+    pub code: PretokenizeCode,
+    /// For PDF.
+    pub document: PretokenizeDocument,
 }
 
 /// The entropy model and how it is run.
@@ -248,6 +274,11 @@ impl Pipeline {
         validate::validate(file, &document)
     }
 
+    /// Whether a row may become several documents.
+    pub fn has_views(&self) -> bool {
+        self.source.modality.has_views(&self.pretokenize.document.views)
+    }
+
     /// Everything in the pipeline file that decides what the output holds, flat, sorted by key, for
     /// the fingerprint. An optional key that is not written is null.
     ///
@@ -266,12 +297,15 @@ impl Pipeline {
             id,
             content,
             modality,
+            path,
+            language,
+            resolve_paths,
             filter,
             limit,
             sample,
             carry,
         } = source;
-        let Pretokenize { workers: _, text: PretokenizeText {} } = pretokenize;
+        let Pretokenize { workers: _, row_time: _, text, image, audio, code, document } = pretokenize;
         let Model { weights: _, device: _, adapter: _, precision, context: _, overlap, batch_tokens: _ } =
             model;
         let Sink { uri: _, embeddings, embedding_dtype, entropies, norms, compression, unit_bytes } = sink;
@@ -290,7 +324,7 @@ impl Pipeline {
             Compression::None => "none".to_owned(),
             Compression::Zstd(level) => format!("zstd:{level}"),
         };
-        let mut meaning = vec![
+        let meaning = vec![
             ("limits.max_document_bytes", json!(max_document_bytes)),
             ("model.overlap", json!(overlap)),
             ("model.precision", json!(precision)),
@@ -315,12 +349,47 @@ impl Pipeline {
             ("source.sample.seed", json!(sample.map(|sample| sample.seed))),
             ("source.where", json!(filter)),
         ];
-        meaning.sort_by_key(|(key, _)| *key);
-        meaning.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+        let mut meaning: Vec<(String, Value)> =
+            meaning.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let pages_are_pictures = pretokenize.document.views.contains(&DocumentView::Image);
+        // Only of the modalities that a row can have, and only what is not as it was before there were others than text.
+        for (name, settings, default) in [
+            ("text", json!(text), json!(PretokenizeText::default())),
+            ("image", json!(image), json!({})),
+            ("audio", json!(audio), json!({})),
+            ("code", json!(code), json!({})),
+            ("document", json!(document), json!({})),
+        ] {
+            // Pages are cut like any other picture.
+            let of_pages = name == "image" && *modality == Modality::Document && pages_are_pictures;
+            let of_rows = [name, "auto"].contains(&modality.name()) || of_pages;
+            for (key, value) in settings.as_object().into_iter().flatten().filter(|_| of_rows) {
+                let counts = pages_are_pictures || (name, key.as_str()) != ("document", "dpi");
+                if counts && default.get(key) != Some(value) {
+                    meaning.push((format!("pretokenize.{name}.{key}"), value.clone()));
+                }
+            }
+        }
+        for (key, column) in [("source.path", path), ("source.language", language)] {
+            meaning.extend(column.iter().map(|column| (key.to_owned(), json!(column))));
+        }
+        if *resolve_paths {
+            meaning.push(("source.resolve_paths".to_owned(), json!(true)));
+        }
+        meaning.sort_by(|(a, _), (b, _)| a.cmp(b));
+        meaning.into_iter().collect()
     }
 }
 
 impl PatchSpec {
+    /// Nats above which the uncertainty starts patches under the [resolved](Self::resolve) rule, if that is what does.
+    pub fn threshold(&self, model_default: Option<f32>) -> Option<f32> {
+        match self.resolve(model_default).boundary {
+            Boundary::Above { threshold } | Boundary::AboveAndRising { threshold, .. } => Some(threshold),
+            _ => None,
+        }
+    }
+
     /// The rule to patch with. A threshold that the pipeline file does not write is
     /// `model_default`, the one in the model's folder, or else [`RELEASED_THRESHOLD`].
     pub fn resolve(&self, model_default: Option<f32>) -> PatchRule {

@@ -45,10 +45,14 @@ enum In {
     Meaning,
     /// The plan adds what it becomes against the model.
     Resolved,
+    /// Where rows may be of this modality.
+    OfModality(&'static str),
+    /// Where pages of documents become pictures.
+    OfPages,
     /// Nowhere.
     Run,
 }
-use In::{Meaning, Resolved, Run};
+use In::{Meaning, OfModality, OfPages, Resolved, Run};
 
 /// A key, TOML that writes it, where it counts, and its effect.
 type Effect = (&'static str, &'static str, In, fn(&Pipeline) -> bool);
@@ -63,6 +67,11 @@ const EFFECTS: &[Effect] = &[
     ("source.id", "source.id = 'key'", Meaning, |p| p.source.id.name == "key" && p.source.id.required),
     ("source.content", "source.content = 'body'", Meaning, |p| p.source.content == "body"),
     ("source.modality", "source.modality = 'text'", Run, |p| p.source.modality == Modality::Text),
+    ("source.path", "source.path = 'file'", Meaning, |p| p.source.path.as_deref() == Some("file")),
+    ("source.language", "source.language = 'lang'", Meaning, |p| {
+        p.source.language.as_deref() == Some("lang")
+    }),
+    ("source.resolve_paths", "source.resolve_paths = true", Meaning, |p| p.source.resolve_paths),
     ("source.where", "source.where = 'score > 3'", Meaning, |p| {
         p.source.filter.as_deref() == Some("score > 3")
     }),
@@ -75,6 +84,57 @@ const EFFECTS: &[Effect] = &[
     }),
     ("source.carry", "source.carry = ['url', 'id']", Meaning, |p| p.source.carry == ["url", "id"]),
     ("pretokenize.workers", "pretokenize.workers = 3", Run, |p| p.pretokenize.workers == NonZeroU32::new(3)),
+    ("pretokenize.row_seconds", "pretokenize.row_seconds = 5", Run, |p| {
+        p.pretokenize.row_time == Duration::from_secs(5)
+    }),
+    ("pretokenize.text.segments", "pretokenize.text.segments = 'sentence'", Meaning, |p| {
+        p.pretokenize.text.segments == TextSegments::Sentence
+    }),
+    (
+        "pretokenize.text.tokenizer",
+        "pretokenize.text = { segments = 'tokenizer', tokenizer = 't.json' }",
+        Meaning,
+        |p| p.pretokenize.text.tokenizer.as_deref() == Some("t.json"),
+    ),
+    ("pretokenize.text.invalid_utf8", "pretokenize.text.invalid_utf8 = 'quarantine'", Meaning, |p| {
+        p.pretokenize.text.invalid_utf8 == InvalidUtf8::Quarantine
+    }),
+    ("pretokenize.image.patch", "pretokenize.image.patch = 8", OfModality("image"), |p| {
+        p.pretokenize.image.patch == 8
+    }),
+    ("pretokenize.image.max_side", "pretokenize.image.max_side = 224", OfModality("image"), |p| {
+        p.pretokenize.image.max_side == Some(224)
+    }),
+    ("pretokenize.image.merge_below", "pretokenize.image.merge_below = 1.5", OfModality("auto"), |p| {
+        p.pretokenize.image.merge_below == Some(1.5)
+    }),
+    ("pretokenize.image.max_pixels", "pretokenize.image.max_pixels = 1000", OfModality("image"), |p| {
+        p.pretokenize.image.max_pixels == 1000
+    }),
+    ("pretokenize.audio.frame_ms", "pretokenize.audio.frame_ms = 10", OfModality("audio"), |p| {
+        p.pretokenize.audio.frame_ms == 10
+    }),
+    ("pretokenize.audio.mono", "pretokenize.audio.mono = true", OfModality("audio"), |p| {
+        p.pretokenize.audio.mono
+    }),
+    ("pretokenize.audio.sample_rate", "pretokenize.audio.sample_rate = 16000", OfModality("audio"), |p| {
+        p.pretokenize.audio.sample_rate == Some(16000)
+    }),
+    ("pretokenize.audio.max_seconds", "pretokenize.audio.max_seconds = 5", OfModality("audio"), |p| {
+        p.pretokenize.audio.max_seconds == 5
+    }),
+    ("pretokenize.code.language", "pretokenize.code.language = 'rust'", OfModality("code"), |p| {
+        p.pretokenize.code.language == Some(Language::Rust)
+    }),
+    ("pretokenize.document.views", "pretokenize.document.views = ['raw']", OfModality("document"), |p| {
+        p.pretokenize.document.views == [DocumentView::Raw]
+    }),
+    ("pretokenize.document.dpi", "pretokenize.document.dpi = 150", OfPages, |p| {
+        p.pretokenize.document.dpi == 150
+    }),
+    ("pretokenize.document.max_pages", "pretokenize.document.max_pages = 3", OfModality("auto"), |p| {
+        p.pretokenize.document.max_pages == 3
+    }),
     ("model.weights", "model.weights = 'models/small'", Run, |p| {
         p.model.weights == Weights::Path("models/small".into())
     }),
@@ -138,6 +198,22 @@ fn every_key_has_its_effect_and_counts_where_it_should() {
         assert!(effect(&pipeline), "{toml}: {pipeline:?}");
         let changed = pipeline.meaning() != plain.meaning();
         assert_eq!(changed, *place == Meaning, "{key} in the fingerprint");
+        let pages = "source.modality = 'document'\npretokenize.document.views = ['image']";
+        let changes = |given: &str| {
+            let of = |toml: &str| parse(&format!("{given}\n{toml}")).unwrap().meaning();
+            of(toml) != of("")
+        };
+        match place {
+            OfModality(modality) => {
+                assert!(changes(&format!("source.modality = '{modality}'")), "{key} of {modality}");
+            }
+            OfPages => assert!(changes(pages), "{key} of pages"),
+            Meaning | Resolved | Run => {}
+        }
+        // Pages are cut like any other picture.
+        if key.starts_with("pretokenize.image.") {
+            assert!(changes(pages), "{key} of pages");
+        }
         tried.push((*key).to_owned());
     }
     let mut known = Vec::new();
@@ -161,12 +237,32 @@ fn what_is_not_written_has_its_default() {
                 id: IdColumn { name: "id".to_owned(), required: false },
                 content: "text".to_owned(),
                 modality: Modality::Text,
+                path: None,
+                language: None,
+                resolve_paths: false,
                 filter: None,
                 limit: None,
                 sample: None,
                 carry: vec![],
             },
-            pretokenize: Pretokenize { workers: None, text: PretokenizeText {} },
+            pretokenize: Pretokenize {
+                workers: None,
+                row_time: Duration::from_secs(60),
+                text: PretokenizeText {
+                    segments: TextSegments::Whole,
+                    tokenizer: None,
+                    invalid_utf8: InvalidUtf8::Keep,
+                },
+                image: PretokenizeImage {
+                    patch: 16,
+                    max_side: None,
+                    merge_below: None,
+                    max_pixels: 100_000_000
+                },
+                audio: PretokenizeAudio { frame_ms: 20, mono: false, sample_rate: None, max_seconds: 3600 },
+                code: PretokenizeCode { language: None },
+                document: PretokenizeDocument { views: vec![DocumentView::Text], dpi: 72, max_pages: 5000 },
+            },
             model: Model {
                 weights: Weights::Embedded,
                 device: Device::Auto,
@@ -322,12 +418,27 @@ const MISTAKES: &[(&str, &str)] = &[
         "known keys: `weights`, `device`, `adapter`, `precision`, `context`, `overlap`, `batch_tokens`",
     ),
     ("output.path = 2", "known sections: `pipeline`, `source`,"),
-    ("pretokenize.text.x = 2", "unknown key `x` in [pretokenize.text] at a.toml:3:18; it has no keys"),
+    (
+        "pretokenize.text.x = 2",
+        "unknown key `x` in [pretokenize.text] at a.toml:3:18; known keys: `segments`, `tokenizer`, `invalid_utf8`",
+    ),
+    (
+        "pretokenize.text.segments = 'tokenizer'",
+        "pretokenize.text.segments \"tokenizer\" needs pretokenize.text.tokenizer; it is written",
+    ),
+    (
+        "pretokenize.text.tokenizer = 'a.json'",
+        "pretokenize.text.tokenizer is only for pretokenize.text.segments \"tokenizer\"; it is written",
+    ),
+    ("pretokenize.document.views = ['text', 'text']", "pretokenize.document.views names a view twice"),
+    ("pretokenize.document.views = []", "pretokenize.document.views is empty"),
+    ("pretokenize.image.merge_below = 9.0", "pretokenize.image.merge_below is 9.0, but must be at most 8,"),
+    ("pretokenize.image.patch = 0", "pretokenize.image.patch is 0, but must be at least 1,"),
     ("source.sample.sed = 2", "unknown key `sed` in [source.sample] at a.toml:3:15; did you mean `seed`?"),
     ("source.sample.seed = 2", "failed to find source.sample.fraction, which is required, at a.toml:3:8"),
     (
-        "source.modality = 'image'",
-        "unknown value `image` for source.modality at a.toml:3:19; known values: `text`",
+        "source.modality = 'picture'",
+        "unknown value `picture` for source.modality at a.toml:3:19; known values: `text`, `image`, `audio`,",
     ),
     ("model.device = 'CUDA'", "did you mean `cuda`?"),
     ("model.device = 'gpu0'", "known values: `auto`, `cpu`, `wgpu`, `vulkan`, `metal`, `cuda`"),
@@ -478,7 +589,7 @@ fn mistakes_in_flags_name_the_flag() {
         ("pach.mode=byte", "unknown section `pach` in `--set pach.mode=byte`; did you mean `patch`?"),
         (
             "pretokenize.text.x=1",
-            "unknown key `x` in [pretokenize.text] in `--set pretokenize.text.x=1`; it has no keys",
+            "unknown key `x` in [pretokenize.text] in `--set pretokenize.text.x=1`; known keys: `segments`,",
         ),
         ("source.limit=0", "source.limit is 0, but must be at least 1, in `--set source.limit=0`"),
         (

@@ -5,7 +5,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::data::{Boundary, DOCUMENT_COLUMNS, PatchRule};
+use crate::data::{Boundary, DOCUMENT_COLUMNS, PatchRule, SOURCE_ID};
 
 use crate::remote::ModelAddress;
 
@@ -16,8 +16,8 @@ use super::file::{
 };
 use super::tree::{Document, Part};
 use super::{
-    Compression, IdColumn, Limits, Model, PatchSpec, Pipeline, Pretokenize, RELEASED_THRESHOLD, Sample, Sink,
-    Source, Weights,
+    Compression, IdColumn, Limits, Modality, Model, PatchSpec, Pipeline, Pretokenize, RELEASED_THRESHOLD,
+    Sample, Sink, Source, TextSegments, Weights,
 };
 
 const KIB: u64 = 1 << 10;
@@ -38,13 +38,15 @@ pub(super) fn validate(file: PipelineFile, document: &Document<'_>) -> Result<Pi
         let stem = Path::new(document.name()).file_stem();
         stem.unwrap_or_default().to_string_lossy().into_owned()
     });
+    let modality = file.source.modality;
+    let has_views = modality.has_views(&file.pretokenize.document.views);
     let pipeline = Pipeline {
         name,
-        source: source(file.source, &mut report),
-        pretokenize: pretokenize(&file.pretokenize),
+        source: source(file.source, has_views, &mut report),
+        pretokenize: pretokenize(file.pretokenize, &mut report),
         model: model(file.model, &mut report),
         patch: patch(&file.patch, &mut report),
-        sink: sink(file.sink, &mut report),
+        sink: sink(file.sink, modality, &mut report),
         limits: limits(&file.limits, &mut report),
     };
     if report.problems.is_empty() {
@@ -72,13 +74,13 @@ impl Report<'_> {
     }
 }
 
-fn source(section: SourceSection, report: &mut Report<'_>) -> Source {
+fn source(section: SourceSection, has_views: bool, report: &mut Report<'_>) -> Source {
     for (index, column) in section.carry.iter().enumerate() {
         let message = if section.carry[..index].contains(column) {
             format!("source.carry names `{column}` twice")
         } else if *column == section.content {
             format!("source.carry names `{column}`, which is source.content,")
-        } else if DOCUMENT_COLUMNS.contains(&column.as_str()) {
+        } else if DOCUMENT_COLUMNS.contains(&column.as_str()) && (has_views || column != SOURCE_ID) {
             format!("source.carry names `{column}`, which the documents table has of its own,")
         } else {
             continue;
@@ -97,6 +99,9 @@ fn source(section: SourceSection, report: &mut Report<'_>) -> Source {
         id: IdColumn { required: section.id.is_some(), name: section.id.unwrap_or_else(|| "id".to_owned()) },
         content: section.content,
         modality: section.modality,
+        path: section.path,
+        language: section.language,
+        resolve_paths: section.resolve_paths,
         filter: section.filter,
         limit: section.limit.and_then(NonZeroU64::new),
         sample: section.sample.map(|sample| Sample { fraction: sample.fraction, seed: sample.seed }),
@@ -104,8 +109,28 @@ fn source(section: SourceSection, report: &mut Report<'_>) -> Source {
     }
 }
 
-fn pretokenize(section: &PretokenizeSection) -> Pretokenize {
-    Pretokenize { workers: NonZeroU32::new(section.workers), text: section.text }
+fn pretokenize(section: PretokenizeSection, report: &mut Report<'_>) -> Pretokenize {
+    let PretokenizeSection { workers, row_seconds, text, image, audio, code, document } = section;
+    match (text.segments, &text.tokenizer) {
+        (TextSegments::Tokenizer, None) => {
+            let message =
+                "pretokenize.text.segments \"tokenizer\" needs pretokenize.text.tokenizer; it is written";
+            report.add(&["pretokenize", "text", "segments"], message.to_owned());
+        }
+        (TextSegments::Whole | TextSegments::Paragraph | TextSegments::Sentence, Some(_)) => {
+            let message = "pretokenize.text.tokenizer is only for pretokenize.text.segments \"tokenizer\"; it is written";
+            report.add(&["pretokenize", "text", "tokenizer"], message.to_owned());
+        }
+        _ => {}
+    }
+    for (index, view) in document.views.iter().enumerate() {
+        if document.views[..index].contains(view) {
+            let message = "pretokenize.document.views names a view twice".to_owned();
+            report.add(&["pretokenize", "document", "views", &index.to_string()], message);
+        }
+    }
+    let row_time = Duration::from_secs(row_seconds.into());
+    Pretokenize { workers: NonZeroU32::new(workers), row_time, text, image, audio, code, document }
 }
 
 fn model(section: ModelSection, report: &mut Report<'_>) -> Model {
@@ -256,11 +281,17 @@ fn nats(value: f64, key: &str, report: &mut Report<'_>) -> f32 {
     nats
 }
 
-fn sink(section: SinkSection, report: &mut Report<'_>) -> Sink {
-    let default_unit_bytes = match section.embeddings {
+fn sink(section: SinkSection, modality: Modality, report: &mut Report<'_>) -> Sink {
+    let of_decoded = match section.embeddings {
         Embeddings::None | Embeddings::Document => 4 * MIB,
         Embeddings::Patch => MIB,
         Embeddings::Byte => 256 * KIB,
+    };
+    // Units are cut by what is stored, but held as what it is decoded to.
+    let default_unit_bytes = match modality {
+        Modality::Text | Modality::Code | Modality::Document | Modality::Binary => of_decoded,
+        Modality::Audio => of_decoded / 4,
+        Modality::Image | Modality::Auto => of_decoded / 8,
     };
     let unit_bytes = match &section.unit_bytes {
         Some(size) => bytes(size, &["sink", "unit_bytes"], report),

@@ -36,14 +36,13 @@ impl Recipe {
         self.tables.embeddings == Embeddings::Patch && !self.rule.is_local()
     }
 
-    /// Why the document cannot be patched and pooled, if it cannot.
-    pub fn refuses(&self, document: &Document) -> Option<String> {
-        let hidden_bytes = document.n_tokens() as u64 * self.tables.dim as u64 * size_of::<f32>() as u64;
+    /// Why a document of `n_bytes` cannot be patched and pooled, if it cannot.
+    pub fn refuses(&self, n_bytes: u64) -> Option<String> {
+        let hidden_bytes = (n_bytes + 2) * self.tables.dim as u64 * size_of::<f32>() as u64;
         (self.defers_pooling() && hidden_bytes > MAX_DEFERRED_BYTES).then(|| {
             format!(
-                "{} bytes are too many for patch embeddings of a top-k rule, which needs all {hidden_bytes} bytes \
-                 of hidden state at once (limit {MAX_DEFERRED_BYTES}); use a threshold, or no patch embeddings",
-                document.bytes.len()
+                "{n_bytes} bytes are too many for patch embeddings of a top-k rule, which needs all {hidden_bytes} bytes \
+                 of hidden state at once (limit {MAX_DEFERRED_BYTES}); use a threshold, or no patch embeddings"
             )
         })
     }

@@ -1,6 +1,7 @@
 //! The engine: wires the stages with threads and bounded channels, runs a plan into an output, and tells
 //! how it went. Nothing else in the crate spawns.
 
+mod apart;
 mod assemble;
 mod control;
 mod deal;
@@ -18,37 +19,38 @@ mod trace;
 use std::{
     collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
     thread,
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
-pub use self::{
-    assemble::Recipe,
-    control::Stop,
-    display::Display,
-    meter::StageSeconds,
-    plan::{Begun, DeviceFacts, ModelFacts, Plan},
-    shards::PlannedShard,
-    share::Share,
-    stages::panic_message,
-    summary::{Ending, Failure, Summary},
-    trace::Trace,
-};
 use self::{
+    apart::Decoder,
     control::{Budget, Control},
     deal::Dealer,
     meter::{Closed, Inlet, StageMeter, channel},
     stages::{Blame, FailedUnit, Passed, WrittenUnit},
     stats::Stats,
 };
+pub use self::{
+    apart::{Outcome, views_of},
+    assemble::Recipe,
+    control::Stop,
+    display::Display,
+    meter::StageSeconds,
+    plan::{Begun, DeviceFacts, ModelFacts, Plan, TOKENIZER, tokenizer_hash},
+    shards::PlannedShard,
+    share::Share,
+    stages::panic_message,
+    summary::{Ending, Failure, Summary},
+    trace::Trace,
+};
 use crate::{
     config::Quarantine,
     data::{Unit, UnitId},
     model::{EntropyModel, ModelError},
-    pretokenize::pretokenizer,
     sink::{Claims, Committed, Counts, Encoder, FailureRecord, Finish, Ledger, Output, SinkError, Start},
     source::SourceError,
 };
@@ -158,6 +160,7 @@ pub fn run(
         total,
         rows: plan.record.shards.iter().map(|shard| shard.rows).sum(),
         done: Counts::default(),
+        given_up: Arc::default(),
     };
     if plan.start != Start::Repair {
         engine.check_quarantine();
@@ -362,6 +365,8 @@ struct Engine<'a> {
     rows: u64,
     /// What of it came from this run.
     done: Counts,
+    /// Rows that were given up and are still being decoded.
+    given_up: Arc<AtomicUsize>,
 }
 
 impl Engine<'_> {
@@ -369,10 +374,7 @@ impl Engine<'_> {
     /// left with the control.
     fn pass(&mut self, units: &[Arc<Unit>], model: &mut dyn EntropyModel) -> Vec<FailedUnit> {
         let (plan, control, stats, dealer) = (self.plan, self.control, self.stats, self.dealer);
-        let Some(pretokenizer) = pretokenizer(plan.pipeline.source.modality.name()) else {
-            control.fail(RunError::Plan("source.modality: this build does not know it".into()));
-            return Vec::new();
-        };
+        let (pretokenizer, row_time) = (&plan.pretokenizer, plan.pipeline.pretokenize.row_time);
         let device_class = model.device_class();
         let threads = Threads::of(plan);
         let budget = Budget::new(plan.memory, self.trace);
@@ -403,13 +405,15 @@ impl Engine<'_> {
             let crew = Spawner { scope, control, trace: self.trace };
             let (outlet, slots, source_budget) = (work_out, slots_out, budget);
             crew.spawn("source", move || {
-                stages::source(plan, units, &meters.source, &source_budget, control, dealer, &outlet, &slots)
+                let (meter, decoding) = (&meters.source, pretokenizer.as_ref());
+                stages::source(plan, units, meter, decoding, &source_budget, control, dealer, &outlet, &slots)
             });
-            let pretokenizer = pretokenizer.as_ref();
             for _ in 0..threads.pretokenize {
                 let inlet = work_in.clone();
+                let mut decoder =
+                    Decoder::new(pretokenizer.clone(), row_time, control, self.given_up.clone());
                 crew.spawn("pretokenize", move || {
-                    stages::pretokenize(pretokenizer, recipe, &meters.pretokenize, &inlet)
+                    stages::pretokenize(plan, &mut decoder, &meters.pretokenize, &inlet)
                 });
             }
             drop(work_in);

@@ -9,6 +9,7 @@ use std::{
 
 use arrow::datatypes::{Field, Fields};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::{
     RunError,
@@ -23,7 +24,8 @@ use crate::{
     data::{Boundary, PatchRule, Unit, UnitId},
     figures::{megabytes, thousands},
     model::{self, ModelInfo, device::Kind},
-    remote::{Pins, scheme},
+    pretokenize::{Pretokenizer, pretokenizer},
+    remote::{Pins, Scheme, scheme},
     schema::{SCHEMA_VERSION, TableOptions},
     sink::{self, Opening, PlanRecord, ShardEntry, SinkError, Space, Start, Storage},
     source::{RowReader, Shard, ShardFile, SourceError, agree_on_types, begin_keeping, cut, list_shards},
@@ -31,6 +33,9 @@ use crate::{
 
 /// What a record calls the types of columns that come from the data itself.
 const TYPES: &str = "source.types";
+
+/// What a record calls the tokenizer that makes segments.
+pub const TOKENIZER: &str = "pretokenize.text.tokenizer";
 
 /// What a plan needs to know of the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -145,6 +150,8 @@ pub struct Plan {
     pub start: Start,
     /// The part of the units that this process does; all of them without one.
     pub share: Option<Share>,
+    /// What makes documents of rows.
+    pub pretokenizer: Arc<dyn Pretokenizer>,
     output: Storage,
     absent: Vec<String>,
     /// What the output is identified by.
@@ -162,6 +169,8 @@ impl Plan {
     /// the model or with this build; [`RunError::Sink`] when the output cannot be read.
     pub fn freeze(pipeline: Pipeline, model: ModelFacts, start: Start) -> Result<Plan, RunError> {
         Self::check_supported(&pipeline)?;
+        let pretokenizer = pretokenizer(pipeline.source.modality, &pipeline.pretokenize, &pipeline.limits)
+            .map_err(RunError::Plan)?;
         let output = Storage::open(&pipeline.sink.uri)?;
         let planned = match start {
             Start::Fresh => None,
@@ -193,6 +202,7 @@ impl Plan {
                 embedding_dtype: pipeline.sink.embedding_dtype,
                 entropies: pipeline.sink.entropies,
                 norms: pipeline.sink.norms,
+                views: pipeline.has_views(),
                 carried: carried_fields(&shards)?,
             },
         };
@@ -203,10 +213,16 @@ impl Plan {
         if let Some(types) = types {
             record.meaning.insert(TYPES.into(), types);
         }
+        if let Some(path) = &pipeline.pretokenize.text.tokenizer
+            && let Some(named) = record.meaning.get_mut(TOKENIZER)
+        {
+            *named = tokenizer_hash(path).map_err(RunError::Plan)?.into();
+        }
         let fingerprint = record.fingerprint()?;
         Ok(Plan {
             output,
             absent,
+            pretokenizer,
             start,
             share: None,
             pipeline,
@@ -247,7 +263,15 @@ impl Plan {
     pub fn check_supported(pipeline: &Pipeline) -> Result<(), RunError> {
         let mut problems: Vec<String> = Vec::new();
         for uri in &pipeline.source.uris {
-            problems.extend(scheme(uri).err().map(|problem| format!("source.uri = {uri:?}: {problem}")));
+            match scheme(uri) {
+                Err(problem) => problems.push(format!("source.uri = {uri:?}: {problem}")),
+                Ok((Scheme::Local, _)) => {}
+                Ok(_) if pipeline.source.resolve_paths => problems.push(format!(
+                    "source.resolve_paths = true: {uri} does not lie on this machine, and files beside shards are read \
+                     only there; download the folder first"
+                )),
+                Ok(_) => {}
+            }
         }
         problems
             .extend(Storage::unsupported(&pipeline.sink.uri).map(|problem| format!("sink.uri = {problem}")));
@@ -455,6 +479,16 @@ fn broken_before_limit(shards: &[PlannedShard], units: &[Arc<Unit>], limit: Opti
 }
 
 /// Commits of the Hub that an output keeps to. Who extends it takes the data that there is now, and the same model.
+/// What a record says of the tokenizer in the file at `path`: what it is counts, not where it lies.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn tokenizer_hash(path: &str) -> Result<String, String> {
+    let file =
+        std::fs::read(path).map_err(|error| format!("{TOKENIZER} = {path:?}: failed to read it: {error}"))?;
+    Ok(format!("sha256:{:x}", Sha256::digest(file)))
+}
+
 fn pins(planned: Option<&PlanRecord>, start: Start) -> Pins {
     match (planned, start) {
         (Some(planned), Start::Resume | Start::Repair) => planned.revisions.clone(),

@@ -12,12 +12,14 @@ use crate::{
 const BYTES_PER_PATCH: u64 = 4;
 
 /// What decides how much memory a unit takes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Load {
     /// Rows.
     pub rows: u64,
-    /// Bytes of content.
+    /// Bytes of documents: of the content, where that is not decoded.
     pub content: u64,
+    /// Bytes that they are yet to be decoded from.
+    pub encoded: u64,
     /// Bytes of carried columns.
     pub carried: u64,
     /// Patches; until they are known, what text has on average.
@@ -27,7 +29,7 @@ pub(super) struct Load {
 impl Load {
     fn planned(unit: &Unit) -> Load {
         let rows = unit.rows.end - unit.rows.start;
-        Load { rows, content: unit.content_bytes, carried: unit.carried_bytes, patches: None }
+        Load { rows, content: unit.content_bytes, carried: unit.carried_bytes, ..Load::default() }
     }
 }
 
@@ -41,7 +43,7 @@ impl Plan {
     ///
     /// An upper estimate: for many short documents about twice what was measured, for a single long one about that.
     pub(super) fn memory_of(&self, load: &Load) -> u64 {
-        let &Load { rows, content, carried, patches } = load;
+        let &Load { rows, content, encoded, carried, patches } = load;
         let tables = &self.recipe.tables;
         let tokens = content.saturating_add(2 * rows);
         let patches = patches.unwrap_or_else(|| content / self.bytes_per_patch());
@@ -65,7 +67,7 @@ impl Plan {
         let hidden = self.hidden_memory_of(load);
         // Carried columns are read, put together and taken from. A row has names and numbers besides its content.
         let rows = carried.saturating_mul(3).saturating_add(rows.saturating_mul(256));
-        [columns, embeddings, encoding, bytes, hidden, rows].into_iter().fold(0, u64::saturating_add)
+        [encoded, columns, embeddings, encoding, bytes, hidden, rows].into_iter().fold(0, u64::saturating_add)
     }
 
     /// The part of [`Self::memory_of`] that a unit no longer needs once it is patched: hidden states of its batches between the

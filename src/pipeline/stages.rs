@@ -15,6 +15,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::{
     RunError,
+    apart::Decoder,
+    apart::guess,
     assemble::{Assembler, Recipe},
     control::{Budget, Control, Permit},
     deal::{Deal, Dealer},
@@ -24,11 +26,14 @@ use super::{
     stats::Stats,
 };
 use crate::{
-    data::{PackedTokens, PatchedUnit, RawBatch, Rejected, Scores, SegmentedBatch, Unit, Wanted},
+    data::{
+        Document, PackedTokens, PatchedUnit, RawBatch, RawRow, Rejected, Scores, SegmentedBatch, Unit, View,
+        Wanted,
+    },
     fault,
     figures::megabytes,
     model::{EntropyModel, ModelError, PackedBatch, Packer, Pending, score_in_parts},
-    pretokenize::Pretokenizer,
+    pretokenize::{Pretokenizer, check_tiling, too_long_decoded},
     sink::{Claims, Counts, EncodedPiece, EncodedUnit, Encoder, Piece, SinkError},
     source::{Held, RowReader, SourceError},
 };
@@ -43,6 +48,15 @@ pub struct Ticket {
     claims: Arc<Claims>,
     load: Load,
     memory: Permit,
+}
+
+impl Ticket {
+    /// The part of the unit's source that `tokens` of its documents stand for.
+    fn source_bytes(&self, tokens: u64) -> u64 {
+        let all = u128::from((self.load.content + 2 * self.load.rows).max(1));
+        let share = u128::from(self.unit.content_bytes) * u128::from(tokens) / all;
+        share.try_into().unwrap_or(u64::MAX)
+    }
 }
 
 impl Drop for Ticket {
@@ -78,13 +92,13 @@ pub type Passed<T> = Result<T, FailedUnit>;
 
 /// Rows of a unit.
 pub struct RawUnit {
-    ticket: Arc<Ticket>,
+    ticket: Ticket,
     batch: RawBatch,
 }
 
 /// Documents of a unit.
 pub struct SegmentedUnit {
-    ticket: Arc<Ticket>,
+    ticket: Ticket,
     batch: SegmentedBatch,
 }
 
@@ -174,6 +188,7 @@ pub fn source(
     plan: &Plan,
     units: &[Arc<Unit>],
     meter: &StageMeter,
+    pretokenizer: &dyn Pretokenizer,
     budget: &Arc<Budget>,
     control: &Control,
     dealer: &Dealer<'_>,
@@ -206,25 +221,50 @@ pub fn source(
                 }
             }
             let (started, memory) = (Instant::now(), budget.permit());
-            let mut load =
-                Load { rows: unit.rows.end - unit.rows.start, content: 0, carried: 0, patches: None };
+            let mut load = Load { rows: unit.rows.end - unit.rows.start, ..Load::default() };
+            let mut held_by_reader = 0;
             let read = attempt(meter, unit, Blame::Input, || {
                 let rest = todo[index..].iter();
-                read_unit(plan, &mut reader, unit, rest, &mut |held: Held| {
-                    load = Load { content: held.content, carried: held.carried, ..load };
-                    let needed = plan.memory_of(&load);
-                    if let Some(refusal) = refusal(unit, needed, held.reader, budget.total()) {
-                        return Err(SourceError::Memory(refusal));
+                let wait_for = |needed: u64, reader: u64| {
+                    let granted = || reader_memory.resize(reader, control) && memory.resize(needed, control);
+                    match meter.held_up("wait for memory", granted) {
+                        true => Ok(()),
+                        false => Err(SourceError::Memory("the run was stopped".into())),
                     }
-                    let granted =
-                        || reader_memory.resize(held.reader, control) && memory.resize(needed, control);
-                    if meter.held_up("wait for memory", granted) {
-                        Ok(())
-                    } else {
-                        Err(SourceError::Memory("the run was stopped".into()))
+                };
+                let grant = |load: &Load, reader: u64| {
+                    let needed = plan.memory_of(load);
+                    match refusal(unit, needed, reader, budget.total()) {
+                        Some(refusal) => Err(SourceError::Memory(refusal)),
+                        None => wait_for(needed, reader),
                     }
+                };
+                let read = read_unit(plan, &mut reader, unit, rest, &mut |held: Held| {
+                    // What is decoded is held beside what it comes from.
+                    let content = if pretokenizer.decodes() { 0 } else { held.content };
+                    let encoded = held.content - content;
+                    load = Load { content, encoded, carried: held.carried, ..load };
+                    held_by_reader = held.reader;
+                    grant(&load, held.reader)
                 })
-                .map_err(|error| {
+                .and_then(|batch| {
+                    if pretokenizer.decodes() {
+                        let guesses = batch.rows.iter().map(|row| guess(pretokenizer, &row.content));
+                        let (mut decoded, mut most_overhead) = (0_u64, 0);
+                        for (bytes, overhead) in guesses {
+                            decoded = decoded.saturating_add(bytes);
+                            // One row of a unit is decoded at a time.
+                            most_overhead = overhead.max(most_overhead);
+                        }
+                        load.content = decoded;
+                        load.encoded = load.encoded.saturating_add(most_overhead);
+                        // No unit is refused for a guess: it takes all there is, and what it turns out to need is asked then.
+                        let all = budget.total().saturating_sub(held_by_reader);
+                        wait_for(plan.memory_of(&load).min(all), held_by_reader)?;
+                    }
+                    Ok(batch)
+                });
+                read.map_err(|error| {
                     if let SourceError::Unreachable(problem) = &error {
                         // No other unit would fare better.
                         control.fail(RunError::Unreachable(problem.clone()));
@@ -239,7 +279,7 @@ pub fn source(
                 reader_memory.resize(0, control);
             }
             let (unit, claims) = (unit.clone(), dealer.claims());
-            let ticket = Arc::new(Ticket { unit, sequence, started, claims, load, memory });
+            let ticket = Ticket { unit, sequence, started, claims, load, memory };
             sequence += 1;
             // One message each way; the slot closes with the worker that holds its other end.
             let (done, slot) = bounded(1);
@@ -308,7 +348,7 @@ fn refusal(unit: &Unit, needed: u64, pages: u64, total: u64) -> Option<String> {
     let all = needed.saturating_add(pages);
     (all > total).then(|| {
         let remedy = if pages > needed {
-            format!("write the shard with smaller pages or shorter lines, since those it has take {}", megabytes(pages))
+            format!("write the shard with smaller pages or shorter lines, since what is read of it at once takes {}", megabytes(pages))
         } else {
             "lower limits.max_document_bytes so that its long rows go to quarantine, or sink.unit_bytes if it has many \
              rows"
@@ -328,35 +368,106 @@ fn refusal(unit: &Unit, needed: u64, pages: u64, total: u64) -> Option<String> {
 
 /// Turns rows into documents, many units at once.
 pub fn pretokenize(
-    pretokenizer: &dyn Pretokenizer,
-    recipe: &Recipe,
+    plan: &Plan,
+    decoder: &mut Decoder<'_>,
     meter: &StageMeter,
     work: &Inlet<SlotRequest>,
 ) -> Result<(), Closed> {
-    while let Some((RawUnit { ticket, batch }, done)) = work.recv() {
+    while let Some((RawUnit { mut ticket, batch }, done)) = work.recv() {
         let unit = ticket.unit.clone();
-        let segmented = attempt(meter, &unit, Blame::Program, || Ok(segment(pretokenizer, recipe, batch)));
+        let mut too_large = false;
+        let segmented = attempt(meter, &unit, Blame::Program, || {
+            let decodes = decoder.decodes();
+            let rows = ticket.load.rows;
+            let mut load = ticket.load;
+            let batch = segment(decoder, plan, batch, &mut |n_documents, n_bytes| {
+                if !decodes {
+                    return Ok(());
+                }
+                // Now it is known what could only be guessed. To wait for more here would be to wait for the units behind.
+                load = Load { content: n_bytes, rows: rows.max(n_documents), ..load };
+                let documents = plan.memory_of(&Load { encoded: 0, ..load });
+                if let Some(refusal) = refusal(&unit, documents, 0, ticket.memory.total()) {
+                    too_large = true;
+                    return Err(refusal);
+                }
+                ticket.memory.cover(plan.memory_of(&load));
+                Ok(())
+            })?;
+            if decodes {
+                ticket.load = Load { encoded: 0, ..load };
+                ticket.memory.lower(plan.memory_of(&ticket.load));
+            }
+            Ok(batch)
+        });
+        let segmented = segmented.map_err(|failed| match too_large {
+            true => FailedUnit { blame: Blame::Input, ..failed },
+            false => failed,
+        });
         // A dropped slot means that the run is halted.
         let _ = done.send(segmented.map(|batch| SegmentedUnit { ticket, batch }));
     }
     Ok(())
 }
 
-fn segment(pretokenizer: &dyn Pretokenizer, recipe: &Recipe, raw: RawBatch) -> SegmentedBatch {
+/// Tells `made` after each row how many documents there are, and bytes of them.
+///
+/// # Errors
+/// What fails the unit as a whole.
+fn segment(
+    decoder: &mut Decoder<'_>,
+    plan: &Plan,
+    raw: RawBatch,
+    made: &mut dyn FnMut(u64, u64) -> Result<(), String>,
+) -> Result<SegmentedBatch, String> {
     let RawBatch { unit, rows, mut rejected, n_filtered, carried } = raw;
     let mut documents = Vec::with_capacity(rows.len());
-    for row in rows {
-        let (source_row, doc_id) = (row.source_row, row.doc_id.clone());
-        let document = pretokenizer.pretokenize(row);
-        match document.map_err(|reason| ("pretokenize", reason)).and_then(|document| {
-            recipe.refuses(&document).map_or(Ok(document), |reason| Err(("patch", reason)))
-        }) {
-            Ok(document) => documents.push(document),
+    let mut n_bytes = 0_u64;
+    made(0, 0)?;
+    for RawRow { source_row, doc_id, content } in rows {
+        let views = decoder.views(content)?.map_err(|reason| ("pretokenize", reason));
+        match views.and_then(|views| accepted(plan, views)) {
+            Ok(views) => {
+                let source_id: Arc<str> = doc_id.into();
+                for view in views {
+                    check_tiling(&view).map_err(|problem| format!("row {source_row}: {problem}"))?;
+                    n_bytes = n_bytes.saturating_add(view.bytes.len() as u64);
+                    documents.push(document(source_row, &source_id, view));
+                }
+                made(documents.len() as u64, n_bytes)?;
+            }
             Err((stage, reason)) => rejected.push(Rejected { source_row, doc_id, stage, reason }),
         }
     }
     rejected.sort_by_key(|r| r.source_row);
-    SegmentedBatch { unit, documents, rejected, n_filtered, carried }
+    Ok(SegmentedBatch { unit, documents, rejected, n_filtered, carried })
+}
+
+/// The views of a row, unless one of them cannot be a document.
+///
+/// # Errors
+/// Which stage cannot take it, and why.
+fn accepted(plan: &Plan, views: Vec<View>) -> Result<Vec<View>, (&'static str, String)> {
+    let most = plan.pipeline.limits.max_document_bytes;
+    if views.is_empty() {
+        return Err(("pretokenize", "it has none of the views that are asked for".to_owned()));
+    }
+    for view in &views {
+        let n_bytes = view.bytes.len() as u64;
+        if n_bytes > most {
+            return Err(("pretokenize", too_long_decoded(n_bytes, most)));
+        }
+        if let Some(reason) = plan.recipe.refuses(n_bytes) {
+            return Err(("patch", reason));
+        }
+    }
+    Ok(views)
+}
+
+fn document(source_row: u64, source_id: &Arc<str>, view: View) -> Document {
+    let View { modality, name, segments, bytes } = view;
+    let doc_id = name.map_or_else(|| source_id.to_string(), |name| format!("{source_id}/{name}"));
+    Document { source_row, source_id: source_id.clone(), doc_id, modality, segments, bytes }
 }
 
 /// Lays the documents of each unit end to end in batches for the model.
@@ -381,7 +492,7 @@ pub fn pack(
                 continue;
             }
         };
-        let documents = Arc::new(batch);
+        let (ticket, documents) = (Arc::new(ticket), Arc::new(batch));
         let message = |packed, last| {
             let (ticket, documents) = (ticket.clone(), documents.clone());
             Ok(ModelBatch { ticket, documents, packed, last })
@@ -520,7 +631,7 @@ pub fn model(
                     match scores {
                         Ok(scores) => {
                             let tokens = packed.kept().map(|(_, range)| range.len() as u64).sum();
-                            stats.scored(ticket.unit.id.shard, tokens);
+                            stats.scored(ticket.unit.id.shard, ticket.source_bytes(tokens));
                             outlet.send(Ok(ScoredBatch { ticket, documents, packed, scores, last }))?;
                         }
                         Err(failed) => {

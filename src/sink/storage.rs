@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Attempt, SinkError,
+    Attempt, FileEntry, SinkError,
     files::{self, json_text},
     spool::Spool,
 };
@@ -309,6 +309,20 @@ impl Storage {
             None => fs::rename(temporary, path).map_err(SinkError::io(path)),
             Some(store) => Ok(store.upload(&self.key(path)?, temporary)?),
         }
+    }
+
+    /// A file of a table, at its beginning, that a record of the output names; one from a store is a copy without a name.
+    ///
+    /// # Errors
+    /// [`SinkError::Io`] when it is gone or has another size than the record says, and what else keeps it from being read.
+    pub fn table_file(&self, entry: &FileEntry) -> Result<File, SinkError> {
+        let path = self.join(&entry.path);
+        let problem = match self.fetch(&path, entry.bytes)? {
+            Some(Ok(file)) => return Ok(file),
+            Some(Err(found)) => format!("{found} bytes, but its record says {}", entry.bytes),
+            None => "no such file, but a record names it".to_owned(),
+        };
+        Err(SinkError::Io { path, error: io::Error::new(io::ErrorKind::InvalidData, problem) })
     }
 
     /// The file at `path`, at its beginning; `None` when there is none. One from a store is a copy on the local disk

@@ -8,6 +8,8 @@ use arrow::{
 
 pub(super) struct ContentColumn<'a> {
     bytes: BytesColumn<'a>,
+    /// The field `path` of a struct.
+    path: Option<BytesColumn<'a>>,
     outer: Option<&'a dyn Array>,
 }
 
@@ -15,18 +17,32 @@ impl<'a> ContentColumn<'a> {
     pub(super) fn of(column: &'a dyn Array) -> Option<Self> {
         match column.data_type() {
             DataType::Struct(_) => {
-                let bytes = column.as_struct().column_by_name("bytes")?;
-                Some(ContentColumn { bytes: BytesColumn::of(bytes)?, outer: Some(column) })
+                let fields = column.as_struct();
+                let bytes = BytesColumn::of(fields.column_by_name("bytes")?)?;
+                let path = fields.column_by_name("path").and_then(|path| BytesColumn::of(path));
+                Some(ContentColumn { bytes, path, outer: Some(column) })
             }
-            _ => Some(ContentColumn { bytes: BytesColumn::of(column)?, outer: None }),
+            _ => Some(ContentColumn { bytes: BytesColumn::of(column)?, path: None, outer: None }),
         }
     }
 
     pub(super) fn get(&self, index: usize) -> Option<&'a [u8]> {
-        if self.outer.is_some_and(|outer| outer.is_null(index)) {
+        if self.is_null(index) {
             return None;
         }
         self.bytes.get(index)
+    }
+
+    /// The path beside the bytes.
+    pub(super) fn path(&self, index: usize) -> Option<&'a [u8]> {
+        if self.is_null(index) {
+            return None;
+        }
+        self.path.as_ref()?.get(index)
+    }
+
+    fn is_null(&self, index: usize) -> bool {
+        self.outer.is_some_and(|outer| outer.is_null(index))
     }
 }
 

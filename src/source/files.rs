@@ -53,6 +53,12 @@ pub(super) fn survey(
     if source.content != DEFAULT_CONTENT {
         return Err(refused("source.content", &source.content));
     }
+    for (key, column) in [("source.path", &source.path), ("source.language", &source.language)] {
+        match column {
+            Some(name) if name != PATH || key == "source.language" => return Err(refused(key, name)),
+            _ => {}
+        }
+    }
     let schema = schema();
     let field = |name: &String| schema.field_with_name(name).ok().cloned().map(Arc::new);
     let carried = source.carry.iter().map(|name| field(name).ok_or_else(|| refused("source.carry", name)));
@@ -170,7 +176,8 @@ impl FileReader {
                     false => Err(too_long(member.bytes, self.max_document_bytes).unwrap_or_default()),
                 };
                 let verdict = std::mem::replace(verdict, Verdict::Drop);
-                let found = FoundRow { verdict, id: Ok(Some(member.name.clone())), content };
+                let (id, path) = (Ok(Some(member.name.clone())), Some(member.name.clone()));
+                let found = FoundRow { verdict, id, content, path, language: None };
                 settle(&mut batch, file, *row, found);
             }
         }

@@ -37,6 +37,14 @@ use super::{
 };
 use crate::config::Source;
 
+/// What a row is taken for at least, where units are cut, if its content may be a file beside the shard: whose size is not known
+/// before it is read.
+pub(super) const FILE_BYTES: u64 = 32 << 10;
+
+/// Why files beside a shard cannot be read.
+pub(super) const NO_PATHS: &str = "source.resolve_paths = true, but nothing tells paths: source.path names the column that does, \
+     unless source.content is a struct that has a field `path`";
+
 /// Reads the footer of `file` and finds the columns that `source` names. A footer that takes more than `max_bytes` of
 /// memory is not read.
 ///
@@ -146,7 +154,8 @@ impl Footer {
         groups
             .map(|g| RowGroup {
                 rows: g.num_rows().max(0) as u64,
-                content_bytes: bytes(g.column(columns.content_leaf)),
+                content_bytes: bytes(g.column(columns.content_leaf))
+                    .max(columns.least_row_bytes.saturating_mul(g.num_rows().max(0) as u64)),
                 carried_bytes: carried.iter().map(|&leaf| bytes(g.column(leaf))).fold(0, u64::saturating_add),
             })
             .collect()
@@ -194,7 +203,14 @@ impl Footer {
 pub(super) struct Columns {
     content: usize,
     pub(super) content_leaf: usize,
+    /// What a row counts for, whatever its content takes in the file.
+    least_row_bytes: u64,
+    /// The field `path` of a content that is a struct.
+    path_leaf: Option<usize>,
     id: Option<usize>,
+    /// Columns `source.path` and `source.language`.
+    path: Option<usize>,
+    language: Option<usize>,
     carry: Vec<usize>,
     carried: Fields,
     pub(super) filter: Option<Filter>,
@@ -235,9 +251,32 @@ impl Columns {
                 return Err(wrong_type("source.content", content, expected));
             }
         };
-        let content_leaf = (0..parquet.num_columns())
-            .find(|&leaf| parquet.column(leaf).path().parts() == leaf_path)
-            .ok_or_else(|| missing("source.content", &source.content))?;
+        let leaf = |path: &[&str]| {
+            (0..parquet.num_columns()).find(|&leaf| parquet.column(leaf).path().parts() == path)
+        };
+        let content_leaf = leaf(&leaf_path).ok_or_else(|| missing("source.content", &source.content))?;
+        let is_path = |field: &Field| field.name() == "path" && is_bytes(field.data_type());
+        let path_leaf = match footer.schema.field(content).data_type() {
+            DataType::Struct(fields)
+                if source.needs_path() && source.path.is_none() && fields.iter().any(|f| is_path(f)) =>
+            {
+                leaf(&[&source.content, "path"])
+            }
+            _ => None,
+        };
+        if source.resolve_paths && source.path.is_none() && path_leaf.is_none() {
+            return Err(SourceError::Plan(NO_PATHS.to_owned()));
+        }
+        let text = |key: &str, name: &Option<String>| {
+            let Some(name) = name else { return Ok(None) };
+            let index = position(name).ok_or_else(|| missing(key, name))?;
+            match is_bytes(footer.schema.field(index).data_type()) {
+                true => Ok(Some(index)),
+                false => Err(wrong_type(key, index, "strings")),
+            }
+        };
+        let file_path = text("source.path", &source.path)?;
+        let language = text("source.language", &source.language)?;
 
         let id = match position(&source.id.name) {
             None if source.id.required => return Err(missing("source.id", &source.id.name)),
@@ -257,17 +296,29 @@ impl Columns {
             .collect::<Result<Vec<_>, _>>()?;
         let carried = carry.iter().map(|&index| footer.schema.fields()[index].clone()).collect();
         let filter = filter::of(source, &asked(&footer.schema, content), path)?;
-        Ok(Columns { content, content_leaf, id, carry, carried, filter })
+        Ok(Columns {
+            content,
+            content_leaf,
+            least_row_bytes: if source.resolve_paths { FILE_BYTES } else { 0 },
+            path_leaf,
+            id,
+            path: file_path,
+            language,
+            carry,
+            carried,
+            filter,
+        })
     }
 
-    /// The footer with the content and id columns as plain binary, so that neither strings that are not
-    /// UTF-8 nor batches over 2 GiB can fail, and everything else as it is.
+    /// The footer with the content and the columns that tell of it (id, path, language) as plain binary, so that neither strings
+    /// that are not UTF-8 nor batches over 2 GiB can fail, and everything else as it is.
     pub(super) fn binary_view(&self, footer: &Footer) -> Result<ArrowReaderMetadata, ParquetError> {
         let file = footer.metadata.file_metadata();
         let root = file.schema_descr().root_schema();
         let mut types = root.get_fields().to_vec();
         let mut fields: Vec<Arc<Field>> = footer.schema.fields().iter().cloned().collect();
-        for index in [Some(self.content), self.id].into_iter().flatten() {
+        // A column that is two of these is no less plain for it.
+        for index in [Some(self.content), self.id, self.path, self.language].into_iter().flatten() {
             types[index] = plain_type(&types[index])?;
             fields[index] = plain_field(&types[index], &fields[index]);
         }
@@ -289,9 +340,11 @@ impl Columns {
         let named = self.filter.iter().flat_map(Filter::columns);
         let fields = schema.root_schema().get_fields();
         let named = named.filter_map(|name| fields.iter().position(|field| field.name() == name));
-        let roots: Vec<usize> = self.carry.iter().copied().chain(self.id).chain(named).collect();
+        let told = [self.id, self.path, self.language].into_iter().flatten();
+        let roots: Vec<usize> = self.carry.iter().copied().chain(told).chain(named).collect();
+        let is_content = |leaf| leaf == self.content_leaf || Some(leaf) == self.path_leaf;
         let leaves = (0..schema.num_columns())
-            .filter(|&leaf| leaf == self.content_leaf || roots.contains(&schema.get_column_root_idx(leaf)));
+            .filter(|&leaf| is_content(leaf) || roots.contains(&schema.get_column_root_idx(leaf)));
         ProjectionMask::leaves(schema, leaves)
     }
 }
@@ -320,7 +373,7 @@ fn is_bytes(data_type: &DataType) -> bool {
     }
 }
 
-/// `field` (or its child `bytes`) without the annotation that makes it a string.
+/// `field` (or its children `bytes` and `path`) without the annotation that makes it a string.
 fn plain_type(field: &TypePtr) -> Result<TypePtr, ParquetError> {
     let info = field.get_basic_info();
     let plain = match field.as_ref() {
@@ -331,7 +384,7 @@ fn plain_type(field: &TypePtr) -> Result<TypePtr, ParquetError> {
         }
         Type::GroupType { fields, .. } => {
             let mut fields = fields.clone();
-            for child in fields.iter_mut().filter(|child| child.name() == "bytes") {
+            for child in fields.iter_mut().filter(|child| is_plain(child.name()) && child.is_primitive()) {
                 *child = plain_type(child)?;
             }
             Type::group_type_builder(field.name())
@@ -344,15 +397,22 @@ fn plain_type(field: &TypePtr) -> Result<TypePtr, ParquetError> {
     Ok(Arc::new(plain))
 }
 
+/// Whether a field of a content that is a struct is read as bytes.
+fn is_plain(name: &str) -> bool {
+    matches!(name, "bytes" | "path")
+}
+
 /// Arrow field for a type of [`plain_type`]. Lengths of 64 bits, because a batch may exceed 2 GiB.
 fn plain_field(plain: &Type, field: &Field) -> Arc<Field> {
     let data_type = match plain {
         Type::PrimitiveType { physical_type: PhysicalType::BYTE_ARRAY, .. } => DataType::LargeBinary,
         Type::GroupType { fields: types, .. } => match field.data_type() {
             DataType::Struct(children) => {
-                let child = |(plain, child): (&TypePtr, &Arc<Field>)| match child.name().as_str() {
-                    "bytes" => plain_field(plain, child),
-                    _ => child.clone(),
+                let child = |(plain, child): (&TypePtr, &Arc<Field>)| match is_plain(child.name())
+                    && plain.is_primitive()
+                {
+                    true => plain_field(plain, child),
+                    false => child.clone(),
                 };
                 DataType::Struct(types.iter().zip(children.iter()).map(child).collect())
             }

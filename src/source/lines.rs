@@ -22,10 +22,12 @@ use sha2::{Digest, Sha256};
 use super::{
     Grant, Held, RowGroup, ShardFile, SourceError,
     access::{ShardBytes, changed_or_unreachable},
+    beside::Beside,
     filter::{self, Filter, Verdict},
+    footer::{FILE_BYTES, NO_PATHS},
     json,
     packed::{Fault, Hashed, Line, Lines, Packing},
-    rows::{FoundRow, settle, too_long},
+    rows::{FoundRow, absent_content, name_of, settle, too_long},
     shape::{Seen, Sight},
     shard::{Format, Identity, Shard, identify_by_end},
     typed,
@@ -120,12 +122,16 @@ pub(super) fn survey(
     max_bytes: u64,
 ) -> Result<Result<Shard, (Identity, SourceError)>, SourceError> {
     let path = &file.path;
+    if source.resolve_paths && source.path.is_none() {
+        return Err(SourceError::Plan(NO_PATHS.to_owned()));
+    }
     let mut handle = ShardBytes::whole(file)?.file;
     let end = identify_by_end(&mut handle, path)?;
     let mut survey = Survey {
         path: path.as_path().into(),
         typed: typed_keys(source)?,
         longest: longest_line(max_document_bytes).min(max_bytes / 3),
+        least_row_bytes: if source.resolve_paths { FILE_BYTES } else { 0 },
         row_groups: Vec::new(),
         starts: Vec::new(),
         n_rows: 0,
@@ -133,6 +139,8 @@ pub(super) fn survey(
         n_first: 0,
         has_content: false,
         has_id: false,
+        has_path: false,
+        has_language: false,
         rows_seen: 0,
         seen: BTreeMap::new(),
     };
@@ -144,10 +152,13 @@ pub(super) fn survey(
         }
         Err(Fault::Refused(error)) => return Err(error),
     };
-    for (key, name, is_there) in [
-        ("content", &source.content, survey.has_content),
+    let mut named = vec![
+        ("content", &source.content, survey.has_content || source.resolve_paths),
         ("id", &source.id.name, survey.has_id || !source.id.required),
-    ] {
+    ];
+    named.extend(source.path.as_ref().map(|name| ("path", name, survey.has_path)));
+    named.extend(source.language.as_ref().map(|name| ("language", name, survey.has_language)));
+    for (key, name, is_there) in named {
         if survey.n_first > 0 && !is_there {
             return Err(SourceError::Plan(format!(
                 "source.{key} = {name:?}: none of the first {} rows of {} has such a key; they have {}",
@@ -181,6 +192,8 @@ struct Survey {
     typed: Vec<String>,
     /// A line that is longer is not looked into.
     longest: u64,
+    /// What the content of a row is taken for at least.
+    least_row_bytes: u64,
     row_groups: Vec<RowGroup>,
     starts: Vec<u64>,
     n_rows: u64,
@@ -189,6 +202,8 @@ struct Survey {
     n_first: usize,
     has_content: bool,
     has_id: bool,
+    has_path: bool,
+    has_language: bool,
     /// Rows that `seen` knows of.
     rows_seen: u64,
     seen: BTreeMap<String, Seen>,
@@ -225,7 +240,7 @@ impl Survey {
 
     fn count(&mut self, start: u64, length: u64, carried_bytes: u64) {
         self.n_rows += 1;
-        let content_bytes = length.saturating_sub(carried_bytes);
+        let content_bytes = length.saturating_sub(carried_bytes).max(self.least_row_bytes);
         match self.row_groups.last_mut() {
             Some(group) if group.content_bytes + group.carried_bytes < BLOCK_BYTES => {
                 group.rows += 1;
@@ -278,6 +293,9 @@ impl Survey {
         self.n_first += 1;
         self.has_content |= row.contains_key(source.content.as_str());
         self.has_id |= row.contains_key(source.id.name.as_str());
+        let has = |name: &Option<String>| name.as_deref().is_some_and(|name| row.contains_key(name));
+        self.has_path |= has(&source.path);
+        self.has_language |= has(&source.language);
         for key in row.into_keys() {
             if self.keys.len() < FIRST_KEYS && !self.keys.iter().any(|known| *known == key) {
                 self.keys.push(key.into_owned());
@@ -295,6 +313,8 @@ pub struct LineReader {
     keys: Keys,
     filter: Option<Filter>,
     shard: Shard,
+    /// Where rows that have a path in place of content are read.
+    beside: Option<Beside>,
     source: Source,
     max_document_bytes: u64,
 }
@@ -304,6 +324,8 @@ struct Keys {
     names: Vec<String>,
     content: usize,
     id: usize,
+    path: Option<usize>,
+    language: Option<usize>,
     /// Columns of those that have a type, and which names they are of.
     columns: Fields,
     typed: Vec<usize>,
@@ -320,8 +342,10 @@ impl Keys {
             }
         };
         let (content, id) = (place(&source.content), place(&source.id.name));
+        let path = source.path.as_deref().map(&mut place);
+        let language = source.language.as_deref().map(&mut place);
         let typed = columns.iter().map(|column| place(column.name())).collect();
-        Keys { names, content, id, columns: columns.clone(), typed }
+        Keys { names, content, id, path, language, columns: columns.clone(), typed }
     }
 }
 
@@ -333,13 +357,16 @@ struct Row {
     id: Result<Option<String>, String>,
     /// `None` where it is null.
     content: Result<Option<Vec<u8>>, String>,
+    path: Option<String>,
+    language: Option<String>,
     /// Of the keys with a type; empty when there are none.
     values: Vec<Option<Box<RawValue>>>,
 }
 
 impl Row {
     fn without_values(source_row: u64, verdict: Verdict) -> Row {
-        Row { source_row, verdict: Some(verdict), id: Ok(None), content: Ok(None), values: Vec::new() }
+        let (id, content, path, language) = (Ok(None), Ok(None), None, None);
+        Row { source_row, verdict: Some(verdict), id, content, path, language, values: Vec::new() }
     }
 
     fn content_bytes(&self) -> u64 {
@@ -387,6 +414,7 @@ impl LineReader {
             keys: Keys::new(source, &index.columns),
             filter: condition(&index.columns, source, path)?,
             shard: shard.clone(),
+            beside: Beside::of(&shard.file, source, max_document_bytes),
             source: source.clone(),
             max_document_bytes,
         })
@@ -447,15 +475,27 @@ impl LineReader {
                     carried.push(of_rows);
                 }
                 let kept = rows.iter().zip(&verdicts).filter(|(_, verdict)| **verdict == Verdict::Keep);
-                held.content += kept.map(|(row, _)| row.content_bytes()).sum::<u64>();
-                held.reader = unpacking.saturating_add(line_bytes);
+                for (row, _) in kept {
+                    held.content += match (&row.content, &row.path, &mut self.beside) {
+                        // What cannot be had is told when it is read.
+                        (Ok(None), Some(path), Some(beside)) => beside.size(path).unwrap_or(0),
+                        _ => row.content_bytes(),
+                    };
+                }
+                let beside = self.beside.as_ref().map_or(0, Beside::held);
+                held.reader = unpacking.saturating_add(line_bytes).saturating_add(beside);
                 rows_bytes = 0;
                 grant(held)?;
                 for (row, verdict) in rows.drain(..).zip(verdicts) {
-                    let Row { source_row, id, content, .. } = row;
-                    let content =
-                        content.and_then(|content| content.ok_or_else(|| "the content is null".to_owned()));
-                    let found = FoundRow { verdict, id, content: content.map(Cow::Owned) };
+                    let Row { source_row, id, content, path, language, .. } = row;
+                    let content = match content {
+                        Ok(None) if verdict == Verdict::Keep => {
+                            absent_content(path.as_deref(), self.beside.as_mut())
+                        }
+                        Ok(content) => content.map(Cow::Owned).ok_or_else(String::new),
+                        Err(reason) => Err(reason),
+                    };
+                    let found = FoundRow { verdict, id, content, path, language };
                     settle(&mut batch, &self.shard.file.source_file, source_row, found);
                 }
             }
@@ -526,8 +566,11 @@ impl LineReader {
                 .map(|id| Some(id.into_owned()))
                 .map_err(|_| "the id is neither a string nor an integer".to_owned()),
         };
+        // What is no string tells nothing of the content.
+        let text = |index: Option<usize>| Some(name_of(&json::string(values[index?]?.get()).ok()?));
+        let (path, language) = (text(keys.path), text(keys.language));
         let values = keys.typed.iter().map(|&index| values[index].map(RawValue::to_owned)).collect();
-        Row { source_row: number, verdict: None, id, content, values }
+        Row { source_row: number, verdict: None, id, content, path, language, values }
     }
 
     /// About what a row takes until it is settled.

@@ -2,6 +2,7 @@
 
 mod access;
 mod agree;
+mod beside;
 mod cells;
 mod delta;
 mod files;

@@ -28,11 +28,12 @@ use arrow::{
 use super::{
     Grant, Held, RowGroup, SourceError,
     access::{ShardBytes, changed_or_unreachable},
-    cells::{ContentColumn, IdColumn},
+    beside::Beside,
+    cells::{BytesColumn, ContentColumn, IdColumn},
     filter::{Filter, Verdict},
     footer::{Columns, Footer, guarded},
     pages::{ChunkPages, unread_length},
-    rows::{FoundRow, settle, too_long},
+    rows::{FoundRow, absent_content, name_of, settle, too_long},
     shard::Shard,
 };
 use crate::{
@@ -68,6 +69,8 @@ pub struct ParquetReader {
     filter: Option<Filter>,
     skipped: Vec<bool>,
     shard: Shard,
+    /// Where rows that have a path in place of content are read.
+    beside: Option<Beside>,
     source: Source,
     max_document_bytes: u64,
     footer_bytes: u64,
@@ -115,6 +118,7 @@ impl ParquetReader {
             units: units.iter().cloned().collect(),
             next_row: units.first().map_or(0, |rows| rows.start),
             shard: shard.clone(),
+            beside: Beside::of(&shard.file, source, max_document_bytes),
             source: source.clone(),
             max_document_bytes,
             footer_bytes: footer.bytes,
@@ -161,13 +165,15 @@ impl ParquetReader {
             }
             let rows = rows.slice(0, wanted);
             let verdicts = self.verdicts(&rows)?;
-            held.content += self.content_bytes(&rows, &verdicts)?;
+            let (inside, beside) = self.content_bytes(&rows, &verdicts)?;
+            held.content += inside + beside;
+            held.reader = self.held().reader;
             if !self.source.carry.is_empty() {
                 held.carried += self.carried_bytes(&rows);
             }
             grant(held)?;
-            let bytes = self.collect(&rows, verdicts, &mut batch)?;
-            bytes_left = bytes_left.checked_sub(bytes).ok_or_else(|| {
+            self.collect(&rows, verdicts, &mut batch)?;
+            bytes_left = bytes_left.checked_sub(inside).ok_or_else(|| {
                 SourceError::Data(format!(
                     "{}: the unit holds far more than the {} bytes of content that the footer tells; a lower \
                      sink.unit_bytes cuts it smaller",
@@ -218,7 +224,9 @@ impl ParquetReader {
     }
 
     fn held(&self) -> Held {
-        Held { reader: self.footer_bytes.saturating_add(self.group_bytes), ..Held::default() }
+        let beside = self.beside.as_ref().map_or(0, Beside::held);
+        let reader = self.footer_bytes.saturating_add(self.group_bytes).saturating_add(beside);
+        Held { reader, ..Held::default() }
     }
 
     /// The next batch; `grant` is asked for what the reader will hold when it opens a row group.
@@ -369,12 +377,27 @@ impl ParquetReader {
         skipped.then_some(end)
     }
 
-    /// Bytes of the content of `rows` that will be kept.
-    fn content_bytes(&self, rows: &RecordBatch, verdicts: &[Verdict]) -> Result<u64, SourceError> {
+    /// Bytes of the content of `rows` that will be kept: in the shard, and in files beside it.
+    fn content_bytes(&mut self, rows: &RecordBatch, verdicts: &[Verdict]) -> Result<(u64, u64), SourceError> {
+        let mut beside = self.beside.take();
         let content = self.content(rows)?;
-        let kept = verdicts.iter().enumerate().filter(|(_, verdict)| **verdict == Verdict::Keep);
-        let lengths = kept.filter_map(|(row, _)| content.get(row)).map(|bytes| bytes.len() as u64);
-        Ok(lengths.filter(|&n| n <= self.max_document_bytes).sum())
+        let paths = self.paths(rows)?;
+        let (mut inside, mut outside) = (0, 0);
+        for (row, _) in verdicts.iter().enumerate().filter(|(_, verdict)| **verdict == Verdict::Keep) {
+            match (content.get(row), &mut beside) {
+                (Some(bytes), _) => {
+                    inside += Some(bytes.len() as u64).filter(|&n| n <= self.max_document_bytes).unwrap_or(0);
+                }
+                (None, Some(beside)) => {
+                    let path = text_of(path_of(&content, paths.as_ref(), row));
+                    // What cannot be had is told when it is read.
+                    outside += path.and_then(|path| beside.size(&path).ok()).unwrap_or(0);
+                }
+                (None, None) => {}
+            }
+        }
+        self.beside = beside;
+        Ok((inside, outside))
     }
 
     /// What stands for the carried columns of rows that were not read.
@@ -407,33 +430,70 @@ impl ParquetReader {
             .map_err(|error| SourceError::Data(format!("{}: {error}", self.context())))
     }
 
-    /// Adds `rows` to `batch`; returns the bytes of their content.
-    fn collect(
+    /// The column `source.path`, if the plan names one.
+    fn paths<'a>(&self, rows: &'a RecordBatch) -> Result<Option<BytesColumn<'a>>, SourceError> {
+        self.text(&self.source.path, rows)
+    }
+
+    fn text<'a>(
         &self,
+        name: &Option<String>,
+        rows: &'a RecordBatch,
+    ) -> Result<Option<BytesColumn<'a>>, SourceError> {
+        let Some(name) = name else { return Ok(None) };
+        let column = rows.column_by_name(name).and_then(|column| BytesColumn::of(column));
+        column.map(Some).ok_or_else(|| self.absent())
+    }
+
+    /// Adds `rows` to `batch`.
+    fn collect(
+        &mut self,
         rows: &RecordBatch,
         verdicts: Vec<Verdict>,
         batch: &mut RawBatch,
-    ) -> Result<u64, SourceError> {
-        let content = self.content(rows)?;
+    ) -> Result<(), SourceError> {
+        let mut beside = self.beside.take();
+        let contents = self.content(rows)?;
         let ids = match rows.column_by_name(&self.source.id.name) {
             Some(column) => Some(IdColumn::of(column).ok_or_else(|| self.absent())?),
             None => None,
         };
-        let mut n_bytes = 0;
+        let (paths, languages) = (self.paths(rows)?, self.text(&self.source.language, rows)?);
         for (index, verdict) in verdicts.into_iter().enumerate() {
-            let content = match content.get(index) {
-                None => Err("the content is null".to_owned()),
+            let path = text_of(path_of(&contents, paths.as_ref(), index));
+            let language = text_of(languages.as_ref().and_then(|languages| languages.get(index)));
+            let content = match contents.get(index) {
+                None if verdict == Verdict::Keep => absent_content(path.as_deref(), beside.as_mut()),
+                None => Err(String::new()),
                 Some(bytes) => {
                     let n = unread_length(bytes).unwrap_or(bytes.len() as u64);
                     too_long(n, self.max_document_bytes).map_or(Ok(bytes.into()), Err)
                 }
             };
             let id = ids.as_ref().map_or(Ok(None), |ids| ids.get(index));
-            let found = FoundRow { verdict, id, content };
-            n_bytes += settle(batch, &self.shard.file.source_file, self.next_row + index as u64, found);
+            let found = FoundRow { verdict, id, content, path, language };
+            settle(batch, &self.shard.file.source_file, self.next_row + index as u64, found);
         }
-        Ok(n_bytes)
+        self.beside = beside;
+        Ok(())
     }
+}
+
+/// The path of a row, as bytes: of the column for it, or beside its content.
+fn path_of<'a>(
+    contents: &ContentColumn<'a>,
+    paths: Option<&BytesColumn<'a>>,
+    index: usize,
+) -> Option<&'a [u8]> {
+    match paths {
+        Some(paths) => paths.get(index),
+        None => contents.path(index),
+    }
+}
+
+/// A path or the name of a language; one that is no text tells nothing.
+fn text_of(cell: Option<&[u8]>) -> Option<String> {
+    std::str::from_utf8(cell?).ok().map(name_of)
 }
 
 /// Rows of one row group that units ask for.

@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use super::filter::Verdict;
-use crate::data::{RawBatch, RawRow, Rejected};
+use super::{beside::Beside, filter::Verdict};
+use crate::data::{Content, RawBatch, RawRow, Rejected};
 
 /// Name of this station in the quarantine table.
 const STAGE: &str = "source";
@@ -16,6 +16,10 @@ pub(super) struct FoundRow<'a> {
     pub(super) id: Result<Option<String>, String>,
     /// The content, or why there is none.
     pub(super) content: Result<Cow<'a, [u8]>, String>,
+    /// As [`Content::path`].
+    pub(super) path: Option<String>,
+    /// As [`Content::language`].
+    pub(super) language: Option<String>,
 }
 
 /// Puts row `source_row` of `file` where it belongs; returns the bytes of content that are held for it.
@@ -39,8 +43,9 @@ pub(super) fn settle(batch: &mut RawBatch, file: &str, source_row: u64, found: F
     };
     match content {
         Ok(content) => {
-            let content = content.into_owned();
-            let n_bytes = content.len() as u64;
+            let bytes = content.into_owned();
+            let n_bytes = bytes.len() as u64;
+            let content = Content { bytes, path: found.path, language: found.language };
             batch.rows.push(RawRow { source_row, doc_id, content });
             n_bytes
         }
@@ -48,6 +53,29 @@ pub(super) fn settle(batch: &mut RawBatch, file: &str, source_row: u64, found: F
             batch.rejected.push(Rejected { source_row, doc_id, stage: STAGE, reason });
             0
         }
+    }
+}
+
+/// Longest path or name of a language, in bytes; no system has longer paths.
+const MOST_NAME_BYTES: usize = 4096;
+
+/// A path or the name of a language, of which no row holds more than a file could be called by.
+pub(super) fn name_of(text: &str) -> String {
+    text[..text.floor_char_boundary(MOST_NAME_BYTES)].to_owned()
+}
+
+/// Content of a row that has none: the file that its `path` names, where such files are read.
+pub(super) fn absent_content(
+    path: Option<&str>,
+    beside: Option<&mut Beside>,
+) -> Result<Cow<'static, [u8]>, String> {
+    match (path, beside) {
+        (Some(path), Some(beside)) => beside.read(path).map(Cow::Owned),
+        (Some(path), None) => Err(format!(
+            "the content is null; its path is {path:?}, and source.resolve_paths = true would read that file"
+        )),
+        (None, Some(_)) => Err("the content and its path are null".to_owned()),
+        (None, None) => Err("the content is null".to_owned()),
     }
 }
 

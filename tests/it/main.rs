@@ -28,6 +28,8 @@ mod hub_client;
 mod hub_server;
 mod lines;
 mod loose_files;
+#[cfg(feature = "media")]
+mod media;
 mod memory;
 mod model_files;
 mod packing;

@@ -404,6 +404,42 @@ fn footers_that_lie_about_their_lists_are_refused_before_they_are_believed() {
     assert_eq!(work.documents().len(), 1);
 }
 
+/// A PNG of one colour, in a thousandth of its pixels' bytes.
+#[cfg(feature = "media")]
+fn flat_png(side: u32) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, side, side);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_compression(png::Compression::High);
+    let mut writer = encoder.write_header().unwrap();
+    let mut rows = writer.stream_writer().unwrap();
+    let row = vec![77; 3 * side as usize];
+    (0..side).for_each(|_| rows.write_all(&row).unwrap());
+    rows.finish().unwrap();
+    writer.finish().unwrap();
+    file
+}
+
+#[cfg(feature = "media")]
+#[test]
+fn pictures_that_become_a_hundred_times_as_much_stay_within_the_budget() {
+    let work = Work::new();
+    let (small, bomb) = (flat_png(120), flat_png(20_000));
+    assert!(small.len() < 600 && bomb.len() < 2_000_000, "{} {}", small.len(), bomb.len());
+    let files = (0..30).map(|row| if row % 10 == 7 { &bomb[..] } else { &small[..] });
+    let files = arrow::array::BinaryArray::from_iter_values(files);
+    work.shard("a.parquet", [("image", Arc::new(files) as ArrayRef)], 10);
+    let sets = [
+        "source.content=image",
+        "source.modality=image",
+        "sink.unit_bytes=1500",
+        "patch.mode=static",
+        "patch.patch_size=6",
+    ];
+    within_budget(&work, &sets).expect(0, &["30 read, 27 documents, 3 in quarantine"]);
+    assert_sound(&work.out());
+}
+
 /// Planning reads footers and nothing else: this one speaks of 400 row groups and 50 GB that are not there.
 #[test]
 fn a_shard_of_50_gb_is_planned_from_its_footer() {

@@ -92,7 +92,7 @@ fn source_content_and_modality_choose_what_the_model_sees() {
     work.shard("a.parquet", [strings("text", &["long text"]), strings("body", &["short"])], 9);
     work.run(&["source.content=body", "source.modality=text"]);
     assert_eq!(work.documents()[0].n_bytes, 5);
-    work.blt("run", &["--set", "source.modality=image"]).expect(2, &["unknown value `image`", "`text`"]);
+    work.blt("run", &["--set", "source.modality=picture"]).expect(2, &["unknown value `picture`", "`text`"]);
 }
 
 #[test]

@@ -227,6 +227,7 @@ fn files_have_the_schemas_that_are_documented() {
             embedding_dtype: EmbeddingDtype::F16,
             entropies: true,
             norms: true,
+            views: false,
             carried: Fields::empty(),
         };
         for table in Table::ALL {
@@ -263,6 +264,7 @@ fn the_names_that_nothing_can_be_carried_under_are_the_columns_of_documents() {
         embedding_dtype: EmbeddingDtype::F16,
         entropies: true,
         norms: true,
+        views: true,
         carried: Fields::empty(),
     };
     let schema = schema::schema(Table::Documents, &options);

@@ -248,7 +248,7 @@ fn first(out: &Path, table: &str) -> String {
 }
 
 /// Writes the file `name` anew after `change`, and the record of its unit so that size, hash and rows are right again.
-fn reseal(out: &Path, name: &str, change: impl FnOnce(RecordBatch) -> RecordBatch) -> String {
+pub fn reseal(out: &Path, name: &str, change: impl FnOnce(RecordBatch) -> RecordBatch) -> String {
     let path = out.join(name);
     let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(&path).unwrap()).unwrap();
     // With its metadata, which batches do not have.
@@ -278,14 +278,14 @@ fn reseal(out: &Path, name: &str, change: impl FnOnce(RecordBatch) -> RecordBatc
     renamed
 }
 
-fn with(table: RecordBatch, name: &str, column: ArrayRef) -> RecordBatch {
+pub fn with(table: RecordBatch, name: &str, column: ArrayRef) -> RecordBatch {
     let index = table.schema().index_of(name).unwrap();
     let mut columns = table.columns().to_vec();
     columns[index] = column;
     RecordBatch::try_new(table.schema(), columns).unwrap()
 }
 
-fn pick(table: &RecordBatch, rows: &[u64]) -> RecordBatch {
+pub fn pick(table: &RecordBatch, rows: &[u64]) -> RecordBatch {
     take_record_batch(table, &UInt64Array::from(rows.to_vec())).unwrap()
 }
 

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Checked, Halt, Problem, ProblemRow, rules::Rules};
 use crate::{
-    data::VOCABULARY,
+    data::{SOURCE_ID, VOCABULARY},
     schema::Table,
     sink::{CommitRecord, FileEntry, SinkError, Storage},
 };
@@ -296,6 +296,7 @@ impl Keys {
 /// Columns of `documents`.
 pub(super) struct Documents {
     pub keys: Keys,
+    source_ids: Option<StringArray>,
     n_bytes: UInt64Array,
     segments: ListArray,
     segment_start: UInt64Array,
@@ -324,6 +325,8 @@ fn range(list: &ListArray, row: usize) -> Range<usize> {
 /// A row of `documents`.
 pub(super) struct Document<'a> {
     pub doc_id: &'a str,
+    /// `None` where rows have one view.
+    pub source_id: Option<&'a str>,
     pub source_row: u64,
     pub n_bytes: u64,
     pub segment_starts: &'a [u64],
@@ -352,6 +355,7 @@ impl Documents {
         let embedding = batch.column_by_name("embedding");
         Some(Documents {
             keys: Keys::of(batch)?,
+            source_ids: strings(batch, SOURCE_ID),
             n_bytes: numbers::<UInt64Type>(batch, "n_bytes")?,
             segment_start: border("start")?,
             segment_end: border("end")?,
@@ -368,6 +372,7 @@ impl Documents {
         let (entropies, norms) = (floats(&self.entropies), floats(&self.norms));
         Document {
             doc_id: self.keys.doc_id.value(row),
+            source_id: self.source_ids.as_ref().map(|ids| ids.value(row)),
             source_row: self.keys.source_row.value(row),
             n_bytes: self.n_bytes.value(row),
             segment_starts: &self.segment_start.values()[range(&self.segments, row)],

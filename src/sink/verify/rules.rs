@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Checked, Problem};
 use crate::{
-    config::{Embeddings, Sample},
+    config::{DocumentView, Embeddings, Sample},
     schema::{self, Table, TableOptions},
     sink::PlanRecord,
 };
@@ -32,6 +32,7 @@ impl Rules {
         let fraction: Option<f64> = key(plan, "source.sample.fraction")?;
         let seed: Option<u64> = key(plan, "source.sample.seed")?;
         let filter: Option<Value> = key(plan, "source.where")?;
+        let views: Option<Vec<DocumentView>> = key(plan, "pretokenize.document.views")?;
         Ok(Rules {
             tables: TableOptions {
                 dim: key(plan, "model.dim")?,
@@ -39,6 +40,7 @@ impl Rules {
                 embedding_dtype: key(plan, "sink.embedding_dtype")?,
                 entropies: key(plan, "sink.entropies")?,
                 norms: key(plan, "sink.norms")?,
+                views: views.is_some_and(|views| DocumentView::are_several(&views)),
                 carried: Fields::empty(),
             },
             sample: fraction.map(|fraction| Sample { fraction, seed: seed.unwrap_or_default() }),

@@ -1,7 +1,11 @@
 //! A committed unit in; the first thing in its files that contradicts its record, its plan, or itself out. Never holds
 //! more than a few rows of a table.
 
-use std::{collections::BTreeMap, iter::Peekable, vec::IntoIter};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter::Peekable,
+    vec::IntoIter,
+};
 
 use super::{
     Checked, Halt, Problem, ProblemRow, record_file,
@@ -44,10 +48,13 @@ pub(super) fn check(storage: &Storage, rules: &mut Rules, record: &CommitRecord)
     };
     let mut account =
         Account { due: record.row_start, quarantined: quarantined.into_iter().peekable(), n_left_out: 0 };
+    let mut views = Views::default();
     while let Some((columns, row)) = documents.next()? {
         let document = columns.row(row);
         let source_row = document.source_row;
-        account.document(rules, record, source_row).map_err(|(row, what)| problem(row, what))?;
+        if !views.is_further_view(&document).map_err(|what| problem(source_row, what))? {
+            account.document(rules, record, source_row).map_err(|(row, what)| problem(row, what))?;
+        }
         check_document(&document).map_err(|what| problem(source_row, what))?;
         counts.patches += check_patches(&document, &mut patches)?;
         if rules.tables.embeddings == Embeddings::Byte {
@@ -88,6 +95,41 @@ fn quarantined_rows(mut cursor: Cursor<Quarantined>) -> Checked<Vec<u64>> {
         found.push(source_row);
     }
     Ok(found)
+}
+
+/// Views of the source row that came last.
+#[derive(Default)]
+struct Views {
+    source_row: Option<u64>,
+    source_id: String,
+    doc_ids: BTreeSet<String>,
+}
+
+impl Views {
+    /// Whether `document` is one more view of the row that came last.
+    ///
+    /// # Errors
+    /// When its names are not those of a view.
+    fn is_further_view(&mut self, document: &Document<'_>) -> Result<bool, String> {
+        let Some(source_id) = document.source_id else { return Ok(false) };
+        let doc_id = document.doc_id;
+        let is_named =
+            doc_id.strip_prefix(source_id).is_some_and(|name| name.is_empty() || name.starts_with('/'));
+        if !is_named {
+            return Err(format!("doc_id is {doc_id:?}, of a view of {source_id:?}"));
+        }
+        let is_further = self.source_row == Some(document.source_row);
+        if !is_further {
+            let (source_row, source_id) = (Some(document.source_row), source_id.to_owned());
+            *self = Views { source_row, source_id, doc_ids: BTreeSet::new() };
+        } else if self.source_id != source_id {
+            return Err(format!("source_id is {source_id:?}, that of another view {:?}", self.source_id));
+        }
+        match self.doc_ids.insert(doc_id.to_owned()) {
+            true => Ok(is_further),
+            false => Err(format!("the view {doc_id:?} is there twice")),
+        }
+    }
 }
 
 /// Accounts for every source row of a unit, in order.

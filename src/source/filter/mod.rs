@@ -17,7 +17,7 @@ use arrow::{
         Array, ArrayRef, AsArray, LargeBinaryArray, LargeStringArray, RecordBatch, RecordBatchOptions,
         StructArray,
     },
-    datatypes::{DataType, Field, Schema},
+    datatypes::{DataType, Field, FieldRef, Fields, Schema},
 };
 use polars::prelude::{Column, DataFrame, DataType as PolarsType, IntoLazy, PolarsError};
 use polars_expr::{
@@ -133,7 +133,7 @@ impl Filter {
         for field in &self.columns {
             let name = field.name();
             let column = rows.column_by_name(name).ok_or_else(|| format!("column {name} is absent"))?;
-            columns.push(as_planned(column, field, |cell| is_whole(name, cell), &mut unknown)?);
+            columns.push(as_planned(column, field, &|cell| is_whole(name, cell), &mut unknown)?);
         }
         let fields: Vec<Field> = self
             .columns
@@ -204,18 +204,24 @@ fn frame(batch: &RecordBatch, fields: &[Field]) -> Result<DataFrame, String> {
 fn as_planned(
     column: &ArrayRef,
     field: &Field,
-    is_whole: impl Fn(&[u8]) -> bool + Copy,
+    is_whole: &dyn Fn(&[u8]) -> bool,
     unknown: &mut [Option<String>],
 ) -> Result<ArrayRef, String> {
-    if let (Some(whole), DataType::Struct(fields)) = (column.as_struct_opt(), field.data_type())
-        && whole.num_columns() != fields.len()
-    {
-        let children = fields.iter().map(|field| whole.column_by_name(field.name()).cloned());
-        let children = children
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| format!("a field of {} is absent", field.name()))?;
-        let planned =
-            StructArray::try_new_with_length(fields.clone(), children, whole.nulls().cloned(), whole.len());
+    if let (Some(whole), DataType::Struct(fields)) = (column.as_struct_opt(), field.data_type()) {
+        if whole.fields() == fields {
+            return Ok(column.clone());
+        }
+        let mut children = Vec::with_capacity(fields.len());
+        for field in fields {
+            let child = whole.column_by_name(field.name());
+            let child = child.ok_or_else(|| format!("a field of {} is absent", field.name()))?;
+            children.push(as_planned(child, field, &|_| true, unknown)?);
+        }
+        let typed = |(field, child): (&FieldRef, &ArrayRef)| {
+            field.as_ref().clone().with_data_type(child.data_type().clone()).with_nullable(true)
+        };
+        let fields = fields.iter().zip(&children).map(typed).collect::<Fields>();
+        let planned = StructArray::try_new_with_length(fields, children, whole.nulls().cloned(), whole.len());
         return Ok(Arc::new(planned.map_err(|error| error.to_string())?));
     }
     let Some(bytes) = column.as_binary_opt::<i64>() else {

@@ -150,7 +150,7 @@ fn read_units(plan: &Plan, shard: &Shard, units: &[Arc<Unit>]) -> Result<(), Sou
             batch.inspect_err(|error| assert!(error.to_string().contains("row group "), "{error}"))?;
         let n_rows = unit.rows.end - unit.rows.start;
         assert_eq!(batch.rows.len() as u64 + batch.rejected.len() as u64 + batch.n_filtered, n_rows);
-        assert!(batch.rows.iter().all(|row| row.content.len() as u64 <= max_document_bytes));
+        assert!(batch.rows.iter().all(|row| row.content.bytes.len() as u64 <= max_document_bytes));
         let mut seen: Vec<u64> = batch.rows.iter().map(|row| row.source_row).collect();
         seen.extend(batch.rejected.iter().map(|row| row.source_row));
         seen.sort_unstable();
