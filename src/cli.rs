@@ -84,6 +84,9 @@ pub(crate) enum Command {
     /// Send a finished output, or a model's folder, to a repository on the Hugging Face Hub, as much of it as is not there yet.
     #[command(after_help = PUSH_HELP)]
     Push(PushArgs),
+    /// Show one document as the model sees it: its bytes with their patches, where it is uncertain, pictures and sounds as such.
+    #[command(after_help = INSPECT_HELP)]
+    Inspect(InspectArgs),
     /// List the devices that this build can compute on, and which of them `auto` takes.
     #[command(after_help = "Example:\n  blt-pipeline devices")]
     Devices {
@@ -118,6 +121,13 @@ Exit codes:
 
 const PLAN_HELP: &str = "Example:\n  blt-pipeline plan pipelines/quickstart.toml --set sink.embeddings=byte";
 
+const INSPECT_HELP: &str = "\
+Examples:
+  blt-pipeline inspect README.md
+  blt-pipeline inspect photo.jpg --html photo.html
+  blt-pipeline inspect pipelines/quickstart/000_00000.parquet --row 3
+  blt-pipeline inspect output/quickstart --row 3 --source pipelines/quickstart";
+
 const PUSH_HELP: &str = "\
 Examples:
   blt-pipeline push output/quickstart hf://datasets/OWNER/NAME --create --private --license cc-by-4.0
@@ -127,6 +137,33 @@ The token comes from HF_TOKEN, the file HF_TOKEN_PATH, or the file token in HF_H
 
 Exit codes:
   0 done, 2 refused, 65 not sound, 70 an answer without sense, 75 network or Hub failed, or the output is not finished";
+
+#[derive(Args)]
+pub(crate) struct InspectArgs {
+    /// A file of any kind, a shard, or the folder of an output; all of them may lie where sources and outputs may.
+    pub(crate) target: PathBuf,
+    /// Row of the shard, or of the output's table `documents`, counted from 0. Default: the first.
+    #[arg(long, value_name = "N")]
+    pub(crate) row: Option<u64>,
+    /// The view of that row, `raw` or `page-3`. Default: the first.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) view: Option<String>,
+    /// Where the shards of an output lie, which holds their scores, but not their bytes: what stands before the shards' names.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) source: Option<PathBuf>,
+    /// Writes a page for a browser, which needs nothing else, in place of showing it here.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// The model: as `model.weights` in a pipeline file.
+    #[arg(long, default_value = "embedded")]
+    pub(crate) weights: String,
+    /// Scores so many bytes at the most.
+    #[arg(long, value_name = "N", default_value_t = 256 << 10)]
+    pub(crate) bytes: usize,
+    /// Sets a key of the pipeline that reads it: `--set pretokenize.image.patch=8`. May be repeated.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
 
 #[derive(Args)]
 pub(crate) struct PipelineArgs {

@@ -150,6 +150,7 @@
 //! | [`remote`] | addresses elsewhere → listings, ranges, whole files, conditional puts; object stores and the Hub | – |
 //! | [`source`] | URI → shards, units, rows: Parquet, JSON Lines, loose files | `data`, `config`, `remote` |
 //! | [`pretokenize`] | a row's content → what the model sees of it, with segments | `data`, `config` |
+//! | `inspect` | a scored document → what a person sees of it | `patch` |
 //! | [`model`] | bytes → entropies, norms, hidden states; `model::cpu` on the processor, `model::burn` on GPUs, and it alone knows Burn | `data`, `config` |
 //! | [`patch`] | entropies → patch lengths | `data` |
 //! | [`sink`] | a unit → Parquet files, records, manifest; what they say, and whether it is true | `data`, `schema`, `config`, `remote` |
@@ -160,6 +161,8 @@ pub mod config;
 pub mod data;
 mod fault;
 mod figures;
+#[cfg(feature = "media")]
+pub mod inspect;
 pub mod model;
 pub mod patch;
 pub mod pipeline;

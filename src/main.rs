@@ -1,6 +1,8 @@
 //! Arguments in, exit code out. Knows nothing of how anything is done.
 
 mod cli;
+#[cfg(feature = "media")]
+mod look;
 
 use std::{
     io::{self, BufRead, IsTerminal, Write},
@@ -139,6 +141,12 @@ fn main() -> ExitCode {
         Command::Finalize { output } => finalize(output),
         Command::Push(args) => push(args, bars.as_ref()).map(|()| 0),
         Command::Gc { output, delete } => collect_garbage(output, *delete).map(|()| 0),
+        #[cfg(feature = "media")]
+        Command::Inspect(args) => look::inspect(args).map(|()| 0),
+        #[cfg(not(feature = "media"))]
+        Command::Inspect(_) => {
+            Err(Failure::plan("inspect: this build does not draw; build it with the feature `media`"))
+        }
         Command::Devices { json } => show_devices(*json).map(|()| 0),
         Command::Model { command } => on_model(command),
         Command::Schema { name } => show_schema(*name).map(|()| 0),

@@ -26,6 +26,8 @@ mod hub;
 mod hub_client;
 #[cfg(feature = "remote")]
 mod hub_server;
+#[cfg(feature = "media")]
+mod inspect;
 mod lines;
 mod loose_files;
 #[cfg(feature = "media")]

@@ -168,6 +168,22 @@ impl Story {
 }
 
 #[test]
+fn a_document_of_an_output_in_a_store_can_be_looked_at() {
+    let story = Story::new();
+    story.run().expect(0, &["12 documents"]);
+    let inspect = |flags: &[&str]| story.on_output("inspect", flags);
+    let shown = inspect(&["--row", "7", "--source", "shards"]);
+    shown.expect(0, &["b.parquet#1", "modality text"]);
+    let last_word = prose(600, 11).split_whitespace().next_back().unwrap().to_owned();
+    assert!(shown.stdout.replace(['│', '\n'], "").contains(&last_word), "{last_word}: {}", shown.stdout);
+    inspect(&["--row", "12", "--source", "shards"]).expect(2, &["the output has 12 documents"]);
+    let table = story.names("documents").remove(0);
+    story.server.remove(BUCKET, &format!("{PREFIX}documents/{table}"));
+    inspect(&["--row", "0", "--source", "shards"])
+        .expect(75, &[&table, "no such file, but a record names it"]);
+}
+
+#[test]
 fn a_store_holds_what_a_folder_holds_and_every_command_knows_it() {
     let story = Story::new();
     // More than a page.
