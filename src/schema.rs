@@ -152,7 +152,7 @@ fn columns(table: Table, options: &TableOptions) -> Vec<Column> {
                     "segments",
                     list_of(DataType::Struct(segment_fields())),
                     false,
-                    "pretokenizer segments; start and end in bytes, end excluded; meta is JSON or null",
+                    "pretokenizer segments, which tile the bytes; start and end in bytes, end excluded; kind and meta, a JSON object or null, by modality below",
                 ),
             ]);
             if options.entropies {
@@ -310,6 +310,9 @@ pub fn describe(table: Table) -> Value {
         if let Some(when) = when(field.name()) {
             entry["only_when"] = when.into();
         }
+        if field.name() == "segments" {
+            entry["modalities"] = segment_kinds();
+        }
         fields.push(entry);
     }
     if table == Table::Documents {
@@ -334,6 +337,84 @@ pub fn describe(table: Table) -> Value {
         "files": format!("{table}/<shard>-<unit>-<hash8>.parquet"),
         "rows": rows,
         "fields": fields,
+    })
+}
+
+/// What segments there are: for each modality the kinds, in groups that have the same keys in `meta`, and what these say. A key whose
+/// name ends in `?` may be missing.
+fn segment_kinds() -> Value {
+    json!({
+        "text": [
+            { "kinds": ["text", "paragraph", "sentence"], "meta": null },
+            { "kinds": ["token"], "meta": {
+                "id?": "of the token",
+                "ids?": "in its place, of tokens that share a character",
+            } },
+            { "kinds": ["rest"], "meta": null },
+        ],
+        "image": [
+            { "kinds": ["patch"], "meta": {
+                "x": "left edge of the rectangle whose pixels the bytes are, row by row; in pixels of the picture turned as its file says and made smaller to max_side",
+                "y": "its upper edge",
+                "w": "its width",
+                "h": "its height",
+            } },
+        ],
+        "audio": [
+            { "kinds": ["frame"], "meta": {
+                "start": "of the frame, in seconds",
+                "length": "in seconds",
+                "channel": "from 0",
+                "rate": "samples a second",
+            } },
+        ],
+        "code": [
+            {
+                "kinds": [
+                    "function", "method", "class", "struct", "enum", "union", "interface", "trait", "impl", "module",
+                    "macro", "constant", "variable", "type", "import", "rest",
+                ],
+                "meta": {
+                    "name?": "of the item; missing where it has none, or one that is not UTF-8 or longer than 256 bytes",
+                    "language": "rust, python, c, cpp, javascript, typescript, tsx, java, go, the row's own word for another, or null",
+                    "lines": "the first and the last one, from 1",
+                },
+            },
+        ],
+        "document": [
+            { "kinds": ["page"], "meta": {
+                "page": "number of the page, from 1",
+                "unknown?": "glyphs whose character the file does not tell, each U+FFFD; missing where there are none",
+            } },
+            { "kinds": ["raw"], "meta": null },
+        ],
+        "binary": [
+            { "kinds": ["section", "header"], "meta": {
+                "name?": "as the file calls it; missing where it is not UTF-8 or longer than 16 KiB",
+                "format": "elf, pe or mach-o",
+                "arch?": "of a Mach-O file of several: the architecture",
+            } },
+            { "kinds": ["gap"], "meta": null },
+        ],
+        "video": [
+            { "kinds": ["patch"], "meta": {
+                "x": "as of an image, of the picture made smaller to pretokenize.video.size",
+                "y": "likewise",
+                "w": "likewise",
+                "h": "likewise",
+                "frame": "number of the picture, from 0",
+                "t": "its time, in seconds from the start of the track of pictures",
+            } },
+            { "kinds": ["frame"], "meta": {
+                "start": "of the frame of sound, in seconds from there; negative before it",
+                "length": "in seconds",
+                "channel": "from 0",
+                "rate": "samples a second",
+            } },
+        ],
+        "raw": [
+            { "kinds": ["raw"], "meta": null },
+        ],
     })
 }
 

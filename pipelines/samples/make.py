@@ -1,8 +1,9 @@
 # /// script
 # dependencies = ["numpy", "pillow", "pyarrow", "reportlab", "soundfile"]
 # ///
-"""Draws the pictures, plays the sounds and prints the documents that images.toml, audio.toml and documents.toml read: each a
-Parquet file with a column `struct<bytes, path>`, as datasets on the Hugging Face Hub store media.
+"""Draws the pictures, plays the sounds, prints the documents and shoots the films that images.toml, audio.toml, documents.toml and video.toml
+read: each a Parquet file with a column `struct<bytes, path>`, as datasets on the Hugging Face Hub store media. The films need the
+program `ffmpeg`.
 
     uv run pipelines/samples/make.py        # or: pip install the dependencies above, then python3 pipelines/samples/make.py
 """
@@ -10,6 +11,8 @@ Parquet file with a column `struct<bytes, path>`, as datasets on the Hugging Fac
 import io
 import math
 import pathlib
+import subprocess
+import tempfile
 
 import numpy
 import pyarrow
@@ -124,6 +127,27 @@ def documents():
     )
 
 
+def films():
+    def shot(name, pictures, sound, *how):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / name
+            sources = [flag for source in (pictures, sound) if source for flag in ("-f", "lavfi", "-i", source)]
+            exact = ["-threads", "1", "-fflags", "+bitexact", "-flags", "+bitexact"]
+            subprocess.run(["ffmpeg", "-loglevel", "error", *sources, "-t", "3", *exact, *how, path], check=True)
+            return path.read_bytes()
+
+    h264 = ["-c:v", "libx264", "-preset", "veryslow", "-crf", "32", "-pix_fmt", "yuv420p", "-c:a", "aac", "-b:a", "16k"]
+    clock = shot("clock.mp4", "testsrc=s=96x64:r=10", "sine=f=440:r=8000:b=4", *h264)
+    zoom = shot("zoom.webm", "mandelbrot=s=64x64:r=10", None, "-c:v", "libvpx-vp9", "-crf", "45", "-b:v", "0")
+    life = shot("life.mkv", "life=s=48x32:r=5:seed=7", "sine=f=220:r=8000", "-c:v", "ffv1", "-c:a", "flac")
+    write(
+        "video.parquet",
+        "video",
+        {"clock.mp4": clock, "zoom.webm": zoom, "life.mkv": life, "cut.mp4": clock[: len(clock) // 2]},
+    )
+
+
 pictures()
 sounds()
 documents()
+films()

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pretokenize::{
     DocumentView, PretokenizeAudio, PretokenizeCode, PretokenizeDocument, PretokenizeImage, PretokenizeText,
+    PretokenizeVideo,
 };
 
 /// A blt-pipeline pipeline: what the data means. Only `source.uri` and `sink.uri` are required.
@@ -120,6 +121,7 @@ pub(super) struct PretokenizeSection {
     pub audio: PretokenizeAudio,
     pub code: PretokenizeCode,
     pub document: PretokenizeDocument,
+    pub video: PretokenizeVideo,
 }
 
 /// The entropy model and how it is run.
@@ -253,6 +255,9 @@ pub enum Modality {
     Document,
     /// ELF, PE and Mach-O, their bytes as they are, section by section.
     Binary,
+    /// Films in MP4, WebM, Matroska, AVI and other formats: pictures at even times, patch by patch, with the sound between them; of builds with
+    /// the feature `video`.
+    Video,
     /// Whichever of these a row is, told by its first bytes, its path and its content.
     Auto,
 }
@@ -384,6 +389,7 @@ impl Default for PretokenizeSection {
             audio: PretokenizeAudio::default(),
             code: PretokenizeCode::default(),
             document: PretokenizeDocument::default(),
+            video: PretokenizeVideo::default(),
         }
     }
 }
@@ -435,6 +441,7 @@ impl Modality {
             Modality::Code => "code",
             Modality::Document => "document",
             Modality::Binary => "binary",
+            Modality::Video => "video",
             Modality::Auto => "auto",
         }
     }

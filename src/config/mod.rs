@@ -26,7 +26,7 @@ pub use error::{ConfigError, Problem};
 pub use file::{Device, EmbeddingDtype, Embeddings, FileFormat, Modality, Precision, Quarantine};
 pub use pretokenize::{
     DocumentView, InvalidUtf8, Language, PretokenizeAudio, PretokenizeCode, PretokenizeDocument,
-    PretokenizeImage, PretokenizeText, TextSegments,
+    PretokenizeImage, PretokenizeText, PretokenizeVideo, TextSegments,
 };
 
 /// The threshold that the reference releases with its model, nats.
@@ -146,6 +146,8 @@ pub struct Pretokenize {
     pub code: PretokenizeCode,
     /// For PDF.
     pub document: PretokenizeDocument,
+    /// For films.
+    pub video: PretokenizeVideo,
 }
 
 /// The entropy model and how it is run.
@@ -305,7 +307,7 @@ impl Pipeline {
             sample,
             carry,
         } = source;
-        let Pretokenize { workers: _, row_time: _, text, image, audio, code, document } = pretokenize;
+        let Pretokenize { workers: _, row_time: _, text, image, audio, code, document, video } = pretokenize;
         let Model { weights: _, device: _, adapter: _, precision, context: _, overlap, batch_tokens: _ } =
             model;
         let Sink { uri: _, embeddings, embedding_dtype, entropies, norms, compression, unit_bytes } = sink;
@@ -359,10 +361,12 @@ impl Pipeline {
             ("audio", json!(audio), json!({})),
             ("code", json!(code), json!({})),
             ("document", json!(document), json!({})),
+            ("video", json!(video), json!({})),
         ] {
-            // Pages are cut like any other picture.
+            // Pages are cut like any other picture, and pictures and sound of a film like any other, too.
             let of_pages = name == "image" && *modality == Modality::Document && pages_are_pictures;
-            let of_rows = [name, "auto"].contains(&modality.name()) || of_pages;
+            let of_film = *modality == Modality::Video && ["image", "audio"].contains(&name);
+            let of_rows = [name, "auto"].contains(&modality.name()) || of_pages || of_film;
             for (key, value) in settings.as_object().into_iter().flatten().filter(|_| of_rows) {
                 let counts = pages_are_pictures || (name, key.as_str()) != ("document", "dpi");
                 if counts && default.get(key) != Some(value) {

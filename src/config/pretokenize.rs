@@ -153,3 +153,29 @@ impl DocumentView {
         views.len() > 1 || views.contains(&DocumentView::Image)
     }
 }
+
+/// Pretokenizing of `modality = "video"`; pictures are cut as `image` says, and sound as `audio` says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PretokenizeVideo {
+    /// Pictures for a second of the film, each the one that is shown at its time.
+    #[schemars(extend("exclusiveMinimum" = 0), range(max = 240.0))]
+    pub fps: f64,
+    /// Longest side of a picture, in pixels; larger ones are made smaller, none is enlarged.
+    #[schemars(range(min = 1, max = 65535))]
+    pub size: u32,
+    /// Whether sound is taken, too.
+    pub audio: bool,
+    /// Seconds of film above which a row goes to quarantine.
+    #[schemars(range(min = 1))]
+    pub max_seconds: u32,
+    /// Pixels of a picture as it is encoded, above which a row goes to quarantine.
+    #[schemars(range(min = 1))]
+    pub max_pixels: u64,
+}
+
+impl Default for PretokenizeVideo {
+    fn default() -> Self {
+        Self { fps: 1.0, size: 224, audio: true, max_seconds: 3600, max_pixels: 10_000_000 }
+    }
+}

@@ -135,6 +135,21 @@ const EFFECTS: &[Effect] = &[
     ("pretokenize.document.max_pages", "pretokenize.document.max_pages = 3", OfModality("auto"), |p| {
         p.pretokenize.document.max_pages == 3
     }),
+    ("pretokenize.video.fps", "pretokenize.video.fps = 0.5", OfModality("video"), |p| {
+        p.pretokenize.video.fps == 0.5
+    }),
+    ("pretokenize.video.size", "pretokenize.video.size = 64", OfModality("auto"), |p| {
+        p.pretokenize.video.size == 64
+    }),
+    ("pretokenize.video.audio", "pretokenize.video.audio = false", OfModality("video"), |p| {
+        !p.pretokenize.video.audio
+    }),
+    ("pretokenize.video.max_seconds", "pretokenize.video.max_seconds = 5", OfModality("video"), |p| {
+        p.pretokenize.video.max_seconds == 5
+    }),
+    ("pretokenize.video.max_pixels", "pretokenize.video.max_pixels = 1000", OfModality("video"), |p| {
+        p.pretokenize.video.max_pixels == 1000
+    }),
     ("model.weights", "model.weights = 'models/small'", Run, |p| {
         p.model.weights == Weights::Path("models/small".into())
     }),
@@ -262,6 +277,13 @@ fn what_is_not_written_has_its_default() {
                 audio: PretokenizeAudio { frame_ms: 20, mono: false, sample_rate: None, max_seconds: 3600 },
                 code: PretokenizeCode { language: None },
                 document: PretokenizeDocument { views: vec![DocumentView::Text], dpi: 72, max_pages: 5000 },
+                video: PretokenizeVideo {
+                    fps: 1.0,
+                    size: 224,
+                    audio: true,
+                    max_seconds: 3600,
+                    max_pixels: 10_000_000,
+                },
             },
             model: Model {
                 weights: Weights::Embedded,
@@ -434,6 +456,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("pretokenize.document.views = []", "pretokenize.document.views is empty"),
     ("pretokenize.image.merge_below = 9.0", "pretokenize.image.merge_below is 9.0, but must be at most 8,"),
     ("pretokenize.image.patch = 0", "pretokenize.image.patch is 0, but must be at least 1,"),
+    ("pretokenize.video.fps = 0.0", "pretokenize.video.fps is 0.0, but must be above 0,"),
     ("source.sample.sed = 2", "unknown key `sed` in [source.sample] at a.toml:3:15; did you mean `seed`?"),
     ("source.sample.seed = 2", "failed to find source.sample.fraction, which is required, at a.toml:3:8"),
     (

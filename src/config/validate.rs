@@ -110,7 +110,7 @@ fn source(section: SourceSection, has_views: bool, report: &mut Report<'_>) -> S
 }
 
 fn pretokenize(section: PretokenizeSection, report: &mut Report<'_>) -> Pretokenize {
-    let PretokenizeSection { workers, row_seconds, text, image, audio, code, document } = section;
+    let PretokenizeSection { workers, row_seconds, text, image, audio, code, document, video } = section;
     match (text.segments, &text.tokenizer) {
         (TextSegments::Tokenizer, None) => {
             let message =
@@ -130,7 +130,7 @@ fn pretokenize(section: PretokenizeSection, report: &mut Report<'_>) -> Pretoken
         }
     }
     let row_time = Duration::from_secs(row_seconds.into());
-    Pretokenize { workers: NonZeroU32::new(workers), row_time, text, image, audio, code, document }
+    Pretokenize { workers: NonZeroU32::new(workers), row_time, text, image, audio, code, document, video }
 }
 
 fn model(section: ModelSection, report: &mut Report<'_>) -> Model {
@@ -291,7 +291,7 @@ fn sink(section: SinkSection, modality: Modality, report: &mut Report<'_>) -> Si
     let default_unit_bytes = match modality {
         Modality::Text | Modality::Code | Modality::Document | Modality::Binary => of_decoded,
         Modality::Audio => of_decoded / 4,
-        Modality::Image | Modality::Auto => of_decoded / 8,
+        Modality::Image | Modality::Video | Modality::Auto => of_decoded / 8,
     };
     let unit_bytes = match &section.unit_bytes {
         Some(size) => bytes(size, &["sink", "unit_bytes"], report),

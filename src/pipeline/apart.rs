@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::{control::Control, stages::panic_message};
 use crate::{
     data::{Content, View},
-    pretokenize::Pretokenizer,
+    pretokenize::{Pretokenizer, took_too_long},
 };
 
 /// How often a worker that waits looks whether the run goes on.
@@ -106,8 +106,7 @@ impl<'a> Decoder<'a> {
                 Err(RecvTimeoutError::Timeout) if started.elapsed() < self.row_time => {}
                 Err(RecvTimeoutError::Timeout) => {
                     self.give_up(&helper);
-                    let limit = self.row_time.as_secs();
-                    return Ok(Err(format!("decoding took longer than pretokenize.row_seconds = {limit}")));
+                    return Ok(Err(took_too_long(self.row_time)));
                 }
             }
         }
@@ -161,13 +160,6 @@ pub fn views_of(
 ) -> Result<Outcome, String> {
     let control = Control::new(Arc::default(), Duration::ZERO);
     Decoder::new(pretokenizer, row_time, &control, Arc::default()).views(content)
-}
-
-/// Bytes of the documents that `content` becomes and of memory beside them, as [`Pretokenizer::estimate`] and
-/// [`Pretokenizer::overhead`] have it; none where they panic, as the decoder will, on a thread where that costs the row.
-pub(super) fn guess(pretokenizer: &dyn Pretokenizer, content: &Content) -> (u64, u64) {
-    let asked = AssertUnwindSafe(|| (pretokenizer.estimate(content), pretokenizer.overhead(content)));
-    catch_unwind(asked).unwrap_or_default()
 }
 
 fn decode(pretokenizer: &dyn Pretokenizer, content: Content) -> Outcome {

@@ -16,7 +16,6 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::{
     RunError,
     apart::Decoder,
-    apart::guess,
     assemble::{Assembler, Recipe},
     control::{Budget, Control, Permit},
     deal::{Deal, Dealer},
@@ -33,7 +32,7 @@ use crate::{
     fault,
     figures::megabytes,
     model::{EntropyModel, ModelError, PackedBatch, Packer, Pending, score_in_parts},
-    pretokenize::{Pretokenizer, check_tiling, too_long_decoded},
+    pretokenize::{Pretokenizer, check_tiling, foretell, too_long_decoded},
     sink::{Claims, Counts, EncodedPiece, EncodedUnit, Encoder, Piece, SinkError},
     source::{Held, RowReader, SourceError},
 };
@@ -249,7 +248,7 @@ pub fn source(
                 })
                 .and_then(|batch| {
                     if pretokenizer.decodes() {
-                        let guesses = batch.rows.iter().map(|row| guess(pretokenizer, &row.content));
+                        let guesses = batch.rows.iter().map(|row| foretell(pretokenizer, &row.content));
                         let (mut decoded, mut most_overhead) = (0_u64, 0);
                         for (bytes, overhead) in guesses {
                             decoded = decoded.saturating_add(bytes);

@@ -1,23 +1,32 @@
 //! Audio: encoded sound to PCM, 16 bits little-endian, in frames of a fixed time, each with a segment a channel. Knows nothing of how sound
 //! is encoded.
 
+mod codebooks;
 mod container;
 mod decode;
+mod pcm;
 mod resample;
 #[cfg(test)]
 mod testing;
 
+use std::ops::Range;
+
 use super::{Content, Pretokenizer, View, too_long_decoded};
 use crate::{config::PretokenizeAudio, data::Segment};
-use decode::{Decoder, Spec};
+use decode::{Decoder, Opened, Spec};
+use pcm::Pcm;
 use resample::{Filters, Resampler, resampled_len};
 
 /// Bytes of PCM for a byte of content whose header does not tell how many: AAC or Vorbis at 88 kbit/s, 44.1 kHz, stereo.
 const ESTIMATED_RATIO: u64 = 16;
 /// And of a stream of PCM or ADPCM, whose samples have 4 bits or more.
 const OPEN_ENDED_RATIO: u64 = 4;
+/// And the most that a header is believed: FLAC takes 14 bytes for 4096 samples of silence.
+const MOST_RATIO: u64 = 1024;
 /// Bytes set aside for a byte of content, whatever its header tells.
 const RESERVED_RATIO: u64 = 64;
+/// Samples a channel that are mixed or resampled at a time.
+const BLOCK_SAMPLES: usize = 1152;
 
 /// The modality `audio`.
 ///
@@ -70,18 +79,91 @@ impl Audio {
         Ok(())
     }
 
-    fn view(&self, bytes: &[u8]) -> Result<View, String> {
-        let failed = |error| format!("failed to decode: {error}");
-        let mut decoder = Decoder::open(bytes).map_err(failed)?;
+    /// Bytes to set aside for a document of `n` decoded samples a channel, from `n_bytes` of content.
+    fn reserved_bytes(&self, n: u64, spec: Spec, n_bytes: usize) -> usize {
+        self.document_bytes(n, spec).min(RESERVED_RATIO * n_bytes as u64) as usize
+    }
+
+    fn view(&self, content: Vec<u8>) -> Result<View, String> {
+        let pcm = match Opened::new(&content).map_err(failed)? {
+            Opened::Samples(pcm) => pcm,
+            Opened::Packets(decoder) => return self.view_of_packets(*decoder, content.len()),
+        };
+        self.view_of_samples(&pcm, content)
+    }
+
+    fn view_of_packets(&self, mut decoder: Decoder<'_>, n_bytes: usize) -> Result<View, String> {
         let mut n_reserved = 0;
         if let (Some(n), Some(spec)) = (decoder.n_told(), decoder.spec()) {
             self.check(n, spec)?;
-            n_reserved = self.document_bytes(n, spec).min(RESERVED_RATIO * bytes.len() as u64);
+            n_reserved = self.reserved_bytes(n, spec, n_bytes);
         }
+        self.shape(n_reserved, |planes| {
+            let spec = decoder.next(planes).map_err(failed)?;
+            spec.map_or(Ok(()), |spec| self.check(decoder.n_decoded(), spec))?;
+            Ok(spec)
+        })
+    }
+
+    fn view_of_samples(&self, pcm: &Pcm, mut content: Vec<u8>) -> Result<View, String> {
+        let (spec, n) = (pcm.spec, pcm.n_samples());
+        self.check(n as u64, spec)?;
+        if self.mono && spec.n_channels > 1 || self.sample_rate.is_some_and(|rate| rate != spec.rate) {
+            return self.shape_samples(pcm, &content);
+        }
+        let mut segments = Segments::new(self.frame_ms, spec.rate, spec.n_channels);
+        if pcm.is_answer() {
+            while segments.put_next(n).is_some() {}
+            return Ok(view_of(pcm.cut_out(content), segments));
+        }
+        let place =
+            |samples: &Range<usize>| 2 * spec.n_channels * samples.start..2 * spec.n_channels * samples.end;
+        if pcm.form.n_bytes() < 2 {
+            let mut bytes = vec![0; place(&(0..n)).end];
+            while let Some(samples) = segments.put_next(n) {
+                pcm.read_frame(&content[pcm.place(&samples)], &mut bytes[place(&samples)]).map_err(failed)?;
+            }
+            return Ok(view_of(bytes, segments));
+        }
+        // Others do not grow: what is written stays behind what is still to be read, so that no memory is needed but the content's own.
+        let mut frame = Vec::new();
+        while let Some(samples) = segments.put_next(n) {
+            frame.clear();
+            frame.extend_from_slice(&content[pcm.place(&samples)]);
+            pcm.read_frame(&frame, &mut content[place(&samples)]).map_err(failed)?;
+        }
+        content.truncate(place(&(0..n)).end);
+        content.shrink_to_fit();
+        Ok(view_of(content, segments))
+    }
+
+    /// As [`Self::view_of_samples`], where samples are mixed or resampled.
+    fn shape_samples(&self, pcm: &Pcm, content: &[u8]) -> Result<View, String> {
+        let (spec, n) = (pcm.spec, pcm.n_samples());
+        let mut read = [0; 2 * BLOCK_SAMPLES];
+        let mut from = 0;
+        self.shape(self.reserved_bytes(n as u64, spec, content.len()), |planes| {
+            let samples = from..n.min(from + BLOCK_SAMPLES);
+            planes.resize_with(spec.n_channels, Vec::new);
+            for (channel, plane) in planes.iter_mut().enumerate() {
+                let out = &mut read[..2 * samples.len()];
+                pcm.read(&content[pcm.place(&samples)], channel, out).map_err(failed)?;
+                plane.extend(out.as_chunks::<2>().0.iter().map(|&pair| i16::from_le_bytes(pair)));
+            }
+            from = samples.end;
+            Ok((!samples.is_empty()).then_some(spec))
+        })
+    }
+
+    /// Frames of the samples that `next` adds to the planes, one a channel, until it has none.
+    fn shape(
+        &self,
+        n_reserved: usize,
+        mut next: impl FnMut(&mut Vec<Vec<i16>>) -> Result<Option<Spec>, String>,
+    ) -> Result<View, String> {
         let mut planes = Vec::new();
         let mut shaper: Option<Shaper> = None;
-        while let Some(spec) = decoder.next(&mut planes).map_err(failed)? {
-            self.check(decoder.n_decoded(), spec)?;
+        while let Some(spec) = next(&mut planes)? {
             let shaper = match &mut shaper {
                 Some(shaper) => shaper,
                 none => none.insert(Shaper::new(self, spec, n_reserved)?),
@@ -92,20 +174,34 @@ impl Audio {
         if frames.bytes.is_empty() {
             return Err("no sound: not one sample once resampled".into());
         }
-        Ok(View { modality: "audio", name: None, segments: frames.segments, bytes: frames.bytes })
+        Ok(view_of(frames.bytes, frames.segments))
     }
+}
+
+fn failed(error: String) -> String {
+    format!("failed to decode: {error}")
+}
+
+fn view_of(bytes: Vec<u8>, segments: Segments) -> View {
+    View { modality: "audio", name: None, segments: segments.done, bytes }
 }
 
 impl Pretokenizer for Audio {
     fn estimate(&self, content: &Content) -> u64 {
         let Ok(decoder) = Decoder::open(&content.bytes) else { return 0 };
+        let n_encoded = content.bytes.len() as u64;
+        let ratio = if decoder.is_open_ended() { OPEN_ENDED_RATIO } else { ESTIMATED_RATIO };
         let n_bytes = match (decoder.n_told(), decoder.spec()) {
+            // What is too long is not made.
+            (Some(n), Some(spec)) if self.check(n, spec).is_err() => 0,
             (Some(n), Some(spec)) => self.document_bytes(n, spec),
-            _ if decoder.is_open_ended() => OPEN_ENDED_RATIO * content.bytes.len() as u64,
-            _ => ESTIMATED_RATIO * content.bytes.len() as u64,
+            (None, Some(spec)) => match self.sample_rate {
+                Some(rate) => resampled_len(ratio * n_encoded, spec.rate.max(1), rate),
+                None => ratio * n_encoded,
+            },
+            (_, None) => ratio * n_encoded,
         };
-        // A longer one is not made.
-        n_bytes.min(self.max_document_bytes)
+        n_bytes.min(MOST_RATIO * n_encoded).min(self.max_document_bytes)
     }
 
     fn overhead(&self, content: &Content) -> u64 {
@@ -114,12 +210,12 @@ impl Pretokenizer for Audio {
     }
 
     fn views(&self, content: Content) -> Result<Vec<View>, String> {
-        Ok(vec![self.view(&content.bytes)?])
+        Ok(vec![self.view(content.bytes)?])
     }
 }
 
 /// From decoded samples to frames: mixes and resamples on the way, so that no more is held than the document.
-struct Shaper {
+pub(super) struct Shaper {
     mono: bool,
     resampler: Option<Resampler>,
     resampled: Vec<Vec<i16>>,
@@ -127,7 +223,7 @@ struct Shaper {
 }
 
 impl Shaper {
-    fn new(audio: &Audio, spec: Spec, n_reserved: u64) -> Result<Self, String> {
+    fn new(audio: &Audio, spec: Spec, n_reserved: usize) -> Result<Self, String> {
         let n_channels = if audio.mono { 1 } else { spec.n_channels };
         let resampler = match &audio.filters {
             Some(filters) => filters.resampler(spec.rate, n_channels)?,
@@ -139,7 +235,7 @@ impl Shaper {
     }
 
     /// Takes the samples out of `planes`.
-    fn push(&mut self, planes: &mut Vec<Vec<i16>>) {
+    pub(super) fn push(&mut self, planes: &mut Vec<Vec<i16>>) {
         if self.mono {
             mix(planes);
         }
@@ -163,6 +259,50 @@ impl Shaper {
     }
 }
 
+#[cfg(feature = "video")]
+impl Audio {
+    /// Makes frames of sound that another modality decodes: `n_channels` channels of `rate` samples a second.
+    ///
+    /// # Errors
+    /// A rate that cannot be brought to that of the settings.
+    pub(super) fn shaper(&self, rate: u32, n_channels: usize) -> Result<Shaper, String> {
+        Shaper::new(self, Spec { rate, n_channels }, 0)
+    }
+
+    /// Bytes of a document of `n` samples of each of `n_channels` channels at `rate`.
+    pub(super) fn bytes_of(&self, n: u64, rate: u32, n_channels: usize) -> u64 {
+        self.document_bytes(n, Spec { rate, n_channels })
+    }
+}
+
+#[cfg(feature = "video")]
+impl Shaper {
+    /// Bytes of the frames that are complete.
+    pub(super) fn n_bytes(&self) -> u64 {
+        self.frames.bytes.len() as u64
+    }
+
+    /// Start of each frame in seconds, its segments, one a channel, and its bytes, if the first sample is heard at `zero` seconds.
+    pub(super) fn into_frames(self, zero: f64) -> impl Iterator<Item = (f64, Vec<Segment>, Vec<u8>)> {
+        let n_channels = self.resampled.len();
+        let Frames { bytes, segments, .. } = self.finish();
+        let rate = segments.rate;
+        let mut segments = segments.done.into_iter();
+        std::iter::from_fn(move || {
+            let mut frame: Vec<Segment> = segments.by_ref().take(n_channels).collect();
+            let (first, end) = (frame.first()?.bytes.start, frame.last()?.bytes.end);
+            let start = zero + (first / (2 * n_channels as u64)) as f64 / f64::from(rate);
+            for Segment { bytes, meta, .. } in &mut frame {
+                *bytes = bytes.start - first..bytes.end - first;
+                // All but the first of its numbers stays.
+                let rest = meta.as_deref().and_then(|meta| meta.split_once(',')).map(|(_, rest)| rest);
+                *meta = rest.map(|rest| format!(r#"{{"start":{start:?},{rest}"#));
+            }
+            Some((start, frame, bytes[first as usize..end as usize].to_vec()))
+        })
+    }
+}
+
 /// Leaves one plane: the mean of the channels' 16-bit samples, rounded, halves up.
 fn mix(planes: &mut Vec<Vec<i16>>) {
     let n = planes.len() as i32;
@@ -179,23 +319,16 @@ fn mix(planes: &mut Vec<Vec<i16>>) {
 
 /// A document on its way.
 struct Frames {
-    frame_ms: u32,
-    rate: u32,
     bytes: Vec<u8>,
-    segments: Vec<Segment>,
+    segments: Segments,
     /// Of each channel, the samples of the frame that is not complete.
     waiting: Vec<Vec<i16>>,
-    /// Number of that frame.
-    frame: u64,
-    /// Number of its first sample.
-    first: u64,
 }
 
 impl Frames {
-    fn new(frame_ms: u32, rate: u32, n_channels: usize, n_reserved: u64) -> Self {
-        let bytes = Vec::with_capacity(n_reserved as usize);
-        let waiting = vec![Vec::new(); n_channels];
-        Self { frame_ms, rate, bytes, segments: Vec::new(), waiting, frame: 0, first: 0 }
+    fn new(frame_ms: u32, rate: u32, n_channels: usize, n_reserved: usize) -> Self {
+        let segments = Segments::new(frame_ms, rate, n_channels);
+        Self { bytes: Vec::with_capacity(n_reserved), segments, waiting: vec![Vec::new(); n_channels] }
     }
 
     /// Takes the samples out of `planes`, one a channel.
@@ -205,17 +338,12 @@ impl Frames {
         }
         let n_waiting = self.waiting.first().map_or(0, Vec::len);
         let mut used = 0;
-        loop {
-            let next = u128::from(self.frame + 1) * u128::from(self.frame_ms) * u128::from(self.rate) / 1000;
-            let end = (next - u128::from(self.first)) as usize;
-            if end > n_waiting {
-                break;
-            }
+        while self.segments.frame_samples() <= n_waiting - used {
+            let end = used + self.segments.frame_samples();
             self.put(used..end);
-            (used, self.frame) = (end, self.frame + 1);
+            used = end;
         }
         self.waiting.iter_mut().for_each(|waiting| drop(waiting.drain(..used)));
-        self.first += used as u64;
     }
 
     fn push_rest(&mut self) {
@@ -223,24 +351,96 @@ impl Frames {
     }
 
     /// Writes the waiting samples in `range` as a frame.
-    fn put(&mut self, range: std::ops::Range<usize>) {
-        if range.is_empty() {
-            return;
-        }
-        let rate = self.rate;
-        let start = (self.first + range.start as u64) as f64 / f64::from(rate);
-        let length = range.len() as f64 / f64::from(rate);
-        for (channel, plane) in self.waiting.iter().enumerate() {
-            let from = self.bytes.len() as u64;
-            self.bytes.resize(self.bytes.len() + 2 * range.len(), 0);
-            let pairs = self.bytes[from as usize..].chunks_exact_mut(2);
+    fn put(&mut self, range: Range<usize>) {
+        for plane in &self.waiting {
+            let from = self.bytes.len();
+            self.bytes.resize(from + 2 * range.len(), 0);
+            let pairs = self.bytes[from..].chunks_exact_mut(2);
             for (pair, sample) in pairs.zip(&plane[range.clone()]) {
                 pair.copy_from_slice(&sample.to_le_bytes());
             }
-            let meta =
-                format!(r#"{{"start":{start:?},"length":{length:?},"channel":{channel},"rate":{rate}}}"#);
-            let bytes = from..self.bytes.len() as u64;
-            self.segments.push(Segment { kind: "frame", bytes, meta: Some(meta) });
+        }
+        self.segments.put(range.len());
+    }
+}
+
+/// The segments of frames that come in order.
+struct Segments {
+    frame_ms: u32,
+    rate: u32,
+    done: Vec<Segment>,
+    /// How many frames they are.
+    n_frames: u64,
+    /// Samples a channel of these.
+    n_samples: usize,
+    /// Samples of the last frame, and their time in words: most are as long as that before.
+    length: (usize, String),
+    /// What the meta of each channel ends with.
+    ends: Vec<String>,
+}
+
+impl Segments {
+    fn new(frame_ms: u32, rate: u32, n_channels: usize) -> Self {
+        let end = |channel| format!(r#","channel":{channel},"rate":{rate}}}"#);
+        let ends = (0..n_channels).map(end).collect();
+        let length = (0, String::new());
+        Self { frame_ms, rate, done: Vec::new(), n_frames: 0, n_samples: 0, length, ends }
+    }
+
+    /// Samples a channel of the next frame, if it is not the last.
+    fn frame_samples(&self) -> usize {
+        // 64 bits hold what can lie in memory a thousand times.
+        let end = (self.n_frames + 1) * u64::from(self.frame_ms) * u64::from(self.rate) / 1000;
+        end as usize - self.n_samples
+    }
+
+    /// Adds a frame of `n` samples a channel.
+    fn put(&mut self, n: usize) {
+        if n > 0 {
+            let start = seconds(self.n_samples, self.rate);
+            if self.length.0 != n {
+                self.length = (n, seconds(n, self.rate));
+            }
+            let mut from = 2 * (self.n_samples * self.ends.len()) as u64;
+            for end in &self.ends {
+                let meta =
+                    [r#"{"start":"#, start.as_str(), r#","length":"#, self.length.1.as_str(), end.as_str()]
+                        .concat();
+                let bytes = from..from + 2 * n as u64;
+                from = bytes.end;
+                self.done.push(Segment { kind: "frame", bytes, meta: Some(meta) });
+            }
+        }
+        self.n_samples += n;
+        self.n_frames += 1;
+    }
+
+    /// Adds the next frame that holds any of the `n` samples that there are a channel: which of these.
+    fn put_next(&mut self, n: usize) -> Option<Range<usize>> {
+        let from = self.n_samples;
+        while self.n_samples == from && from < n {
+            self.put(self.frame_samples().min(n - from));
+        }
+        (self.n_samples > from).then_some(from..self.n_samples)
+    }
+}
+
+/// The time of `n` samples, as `{:?}` writes the float. Whole milliseconds, which most frames begin at, have so few digits that they are
+/// themselves the shortest number that reads as that float, and take a fifth of the time.
+fn seconds(n: usize, rate: u32) -> String {
+    let (n, rate) = (n as u64, u64::from(rate));
+    let ms = 1000 * n / rate;
+    if ms * rate != 1000 * n || ms >= 1_000_000_000_000_000 {
+        return format!("{:?}", n as f64 / rate as f64);
+    }
+    let mut text = (ms / 1000).to_string();
+    text.push('.');
+    let mut rest = ms % 1000;
+    loop {
+        text.push(char::from(b'0' + (rest / 100) as u8));
+        rest = rest % 100 * 10;
+        if rest == 0 {
+            return text;
         }
     }
 }
@@ -248,7 +448,7 @@ impl Frames {
 #[cfg(test)]
 mod tests {
     use super::{
-        testing::{aiff, flac, mp3, ogg_flac, wav},
+        testing::{aiff, every_pcm, flac, mp3, ogg_flac, wav},
         *,
     };
 
@@ -276,6 +476,14 @@ mod tests {
             end = segment.bytes.end;
         }
         assert_eq!(end, view.bytes.len() as u64);
+    }
+
+    fn random() -> impl FnMut(usize) -> usize {
+        let mut seed = 7u64;
+        move |below| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % below
+        }
     }
 
     fn ramp(n: usize) -> Vec<i16> {
@@ -391,6 +599,71 @@ mod tests {
         assert_eq!(error, "no sound: not one sample once resampled");
     }
 
+    /// What packets and their decoder make of content, even where its samples lie there as they are.
+    fn decoded(audio: &Audio, bytes: &[u8]) -> Result<View, String> {
+        Decoder::open(bytes).map_err(failed).and_then(|decoder| audio.view_of_packets(decoder, bytes.len()))
+    }
+
+    #[test]
+    fn samples_that_lie_as_they_are_give_what_their_decoder_gives() {
+        let settings = [
+            audio(|_| {}),
+            audio(|a| a.frame_ms = 7),
+            audio(|a| a.mono = true),
+            audio(|a| a.sample_rate = Some(16_000)),
+            audio(|a| (a.mono, a.sample_rate) = (true, Some(8000))),
+            audio(|a| (a.frame_ms, a.sample_rate) = (1, Some(11_025))),
+            Audio::new(&PretokenizeAudio::default(), 1000),
+        ];
+        for n_channels in [1, 2, 3, 8] {
+            for (name, bytes) in every_pcm(11_025, n_channels, 2500) {
+                let opened = Opened::new(&bytes);
+                assert!(matches!(opened, Ok(Opened::Samples(_))), "{name}, {:?}", opened.err());
+                for audio in &settings {
+                    let (ours, theirs) = (view(audio, &bytes), decoded(audio, &bytes));
+                    // Where no header tells the length, they say how much was too long already.
+                    let are_alike = ours == theirs
+                        || name.ends_with("without an end") && ours.is_err() && theirs.is_err();
+                    assert!(are_alike, "{name}, {n_channels} channels, {audio:?}");
+                    assert_eq!(ours.is_ok(), audio.max_document_bytes > 1000, "{name}: {:?}", ours.err());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_samples_and_their_headers_fare_as_with_their_decoder() {
+        let audio = audio(|_| {});
+        let wholes = [every_pcm(8000, 1, 40), every_pcm(8000, 2, 40)].concat();
+        let mut random = random();
+        for (name, whole) in &wholes {
+            for end in (0..whole.len()).step_by(13) {
+                assert_eq!(
+                    view(&audio, &whole[..end]),
+                    decoded(&audio, &whole[..end]),
+                    "{end} bytes of {name}"
+                );
+            }
+            for _ in 0..200 {
+                let mut bytes = whole.clone();
+                for _ in 0..1 + random(3) {
+                    let below = if random(3) == 0 { bytes.len() } else { bytes.len().min(110) };
+                    bytes[random(below)] = [0, 1, 2, 255, random(256) as u8][random(5)];
+                }
+                assert_eq!(view(&audio, &bytes), decoded(&audio, &bytes), "{name}: {bytes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn seconds_read_as_floats_do() {
+        for rate in [1, 7, 8000, 11_025, 16_000, 22_050, 44_100, 48_000, 192_000, 4_294_967_295] {
+            for n in (0..3000).chain((1..40).map(|i| (1 << i) + 17)).chain((1..2000).map(|i| i * 882)) {
+                assert_eq!(seconds(n, rate), format!("{:?}", n as f64 / f64::from(rate)), "{n} at {rate}");
+            }
+        }
+    }
+
     #[test]
     fn no_cut_of_a_sound_is_taken_for_a_whole_one() {
         let planes = [ramp(5000)];
@@ -408,11 +681,7 @@ mod tests {
         let wholes =
             [wav(8000, &planes), aiff(8000, &planes), flac(8000, &planes), ogg_flac(8000, &planes), mp3(12)];
         let audio = audio(|a| (a.mono, a.sample_rate) = (true, Some(11_025)));
-        let mut seed = 7u64;
-        let mut random = move |below: usize| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) as usize % below
-        };
+        let mut random = random();
         for n in 0..600 {
             let mut bytes = wholes[n % wholes.len()].clone();
             for _ in 0..1 + random(4) {

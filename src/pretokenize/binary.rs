@@ -39,6 +39,8 @@ const GAP: &str = "gap";
 
 /// Sections, load commands and architectures of a file in all, each: memory goes by their number, and real files stay far below.
 const MOST_PARTS: usize = 1 << 18;
+/// Longer names are left out: a file may have one that all its sections share, and reading it for each takes time.
+const MOST_NAME_BYTES: usize = 16 << 10;
 /// A Java class begins with the same four bytes as a fat Mach-O file; what would be the number of architectures is its version,
 /// which is above this (the same rule as in `file`'s magic).
 const MOST_ARCHITECTURES: u32 = 42;
@@ -46,7 +48,7 @@ const MOST_ARCHITECTURES: u32 = 42;
 /// Sections of executables, libraries and object files: ELF, PE, Mach-O, and Mach-O of several architectures.
 ///
 /// The bytes stay as they are. Segments tile them in file order: kind `section`, meta `{"name":".text","format":"elf"}` (`pe`,
-/// `mach-o`; `"arch":"arm64"` besides in a file of several; no `name` where it is not UTF-8); kind `header`, the same meta, `name`
+/// `mach-o`; `"arch":"arm64"` besides in a file of several; no `name` where it is not UTF-8 or longer than 16 KiB); kind `header`, the same meta, `name`
 /// telling which; kind `gap`, no meta. Sections without bytes in the file (`.bss`) have no segment. A byte that several parts
 /// claim belongs to the one that starts first; of those that start together to a header before a section, then to the one that
 /// the file lists first; what of a part lies behind is still its own, and a part of which nothing is left has no segment.
@@ -66,7 +68,9 @@ impl Binary {
 
 impl Pretokenizer for Binary {
     fn estimate(&self, content: &Content) -> u64 {
-        content.bytes.len() as u64
+        let n_bytes = content.bytes.len() as u64;
+        let is_read = n_bytes <= self.max_document_bytes && format_of(&content.bytes).is_some();
+        if is_read { n_bytes } else { 0 }
     }
 
     fn views(&self, content: Content) -> Result<Vec<View>, String> {
@@ -114,40 +118,68 @@ struct Part {
     meta: String,
 }
 
+/// A format, as the first bytes tell it.
+#[derive(Clone, Copy)]
+enum Format {
+    Elf,
+    Pe,
+    MachO,
+    /// Of several architectures.
+    FatMachO,
+}
+
+impl Format {
+    fn name(self) -> &'static str {
+        match self {
+            Format::Elf => "elf",
+            Format::Pe => "pe",
+            Format::MachO | Format::FatMachO => "mach-o",
+        }
+    }
+}
+
+fn format_of(bytes: &[u8]) -> Option<Format> {
+    match bytes {
+        [0x7f, b'E', b'L', b'F', ..] => Some(Format::Elf),
+        [b'M', b'Z', ..] => Some(Format::Pe),
+        [0xfe, 0xed, 0xfa, 0xce | 0xcf, ..] | [0xce | 0xcf, 0xfa, 0xed, 0xfe, ..] => Some(Format::MachO),
+        [0xca, 0xfe, 0xba, 0xbe, n @ ..] => {
+            n.first_chunk().is_some_and(is_few_architectures).then_some(Format::FatMachO)
+        }
+        _ => None,
+    }
+}
+
+fn is_few_architectures(n: &[u8; 4]) -> bool {
+    u32::from_be_bytes(*n) <= MOST_ARCHITECTURES
+}
+
 /// All that the headers of a file say.
 fn parts(bytes: &[u8], max_document_bytes: u64) -> Result<Vec<Part>, String> {
+    let Some(format) = format_of(bytes) else {
+        return Err(match bytes {
+            [] => "no bytes",
+            _ if bytes.starts_with(b"!<arch>\n") => {
+                "an archive of object files, which is not ELF, PE or Mach-O itself"
+            }
+            _ => "not an ELF, PE or Mach-O file",
+        }
+        .to_owned());
+    };
     let mut parts = Parts {
-        format: "elf",
+        format: format.name(),
         arch: None,
         file: 0..bytes.len() as u64,
         parts: Vec::new(),
         meta_bytes_left: max_document_bytes.max(1 << 20),
     };
-    match bytes {
-        [] => return Err("no bytes".to_owned()),
-        [0x7f, b'E', b'L', b'F', ..] => elf(bytes, &mut parts)?,
-        [b'M', b'Z', ..] => {
-            parts.format = "pe";
-            pe(bytes, &mut parts)?;
-        }
-        [0xfe, 0xed, 0xfa, 0xce | 0xcf, ..] | [0xce | 0xcf, 0xfa, 0xed, 0xfe, ..] => {
-            parts.format = "mach-o";
-            mach(bytes, &mut parts)?;
-        }
-        [0xca, 0xfe, 0xba, 0xbe, n @ ..] if n.first_chunk().is_some_and(is_few_architectures) => {
-            parts.format = "mach-o";
-            fat_mach(bytes, &mut parts)?;
-        }
-        _ if bytes.starts_with(b"!<arch>\n") => {
-            return Err("an archive of object files, which is not ELF, PE or Mach-O itself".to_owned());
-        }
-        _ => return Err("not an ELF, PE or Mach-O file".to_owned()),
+    match format {
+        Format::Elf => elf(bytes, &mut parts)?,
+        Format::Pe => pe(bytes, &mut parts)?,
+        Format::MachO => mach(bytes, &mut parts)?,
+        Format::FatMachO => fat_mach(bytes, &mut parts)?,
     }
     Ok(parts.parts)
-}
-
-fn is_few_architectures(n: &[u8; 4]) -> bool {
-    u32::from_be_bytes(*n) <= MOST_ARCHITECTURES
 }
 
 /// The parts found so far in a file, or in one architecture of it.
@@ -304,8 +336,9 @@ fn name_at(names: &[u8], start: usize) -> Option<&str> {
 }
 
 fn until_nul(name: &[u8]) -> Option<&str> {
+    let name = &name[..name.len().min(MOST_NAME_BYTES + 1)];
     let end = memchr::memchr(0, name).unwrap_or(name.len());
-    std::str::from_utf8(&name[..end]).ok()
+    if end > MOST_NAME_BYTES { None } else { std::str::from_utf8(&name[..end]).ok() }
 }
 
 fn pe(bytes: &[u8], parts: &mut Parts) -> Result<(), String> {
@@ -314,7 +347,7 @@ fn pe(bytes: &[u8], parts: &mut Parts) -> Result<(), String> {
     let mut offset = dos_header.pe_pointer as usize + SIZEOF_PE_MAGIC;
     let coff_header = CoffHeader::parse(bytes, &mut offset).map_err(&failed)?;
     let optional_header_at = dos_header.pe_pointer as usize + SIZEOF_PE_MAGIC + SIZEOF_COFF_HEADER;
-    let mut sections_at = optional_header_at + usize::from(coff_header.size_of_optional_header);
+    let sections_at = optional_header_at + usize::from(coff_header.size_of_optional_header);
     let n_sections = usize::from(coff_header.number_of_sections);
     parts.add(HEADER, Some("pe header"), 0, sections_at as u64)?;
     parts.add(
@@ -324,14 +357,17 @@ fn pe(bytes: &[u8], parts: &mut Parts) -> Result<(), String> {
         (n_sections * SIZEOF_SECTION_TABLE) as u64,
     )?;
 
-    let sections = coff_header.sections(bytes, &mut sections_at).map_err(unread("PE section table"))?;
-    for section in sections {
+    // Goblin would copy a section's name out of the string table, for all of them before the first is looked at.
+    let names = pe_names(bytes, &coff_header);
+    let table = bytes.get(sections_at..).unwrap_or_default();
+    for section in table.chunks_exact(SIZEOF_SECTION_TABLE).take(n_sections) {
+        let number =
+            |at| section.pread_with::<u32>(at, LE).map_err(|e| format!("failed to read a PE section: {e}"));
+        let (n_bytes, offset) = (number(16)?, number(20)?);
         // Only what has a place in the file: `.bss` has a size alone.
-        if section.pointer_to_raw_data == 0 {
-            continue;
+        if offset != 0 {
+            parts.add(SECTION, pe_name(&section[..8], names), offset.into(), n_bytes.into())?;
         }
-        let name = section.real_name.as_deref().or_else(|| until_nul(&section.name));
-        parts.add(SECTION, name, section.pointer_to_raw_data.into(), section.size_of_raw_data.into())?;
     }
 
     if coff_header.pointer_to_symbol_table != 0 {
@@ -349,6 +385,49 @@ fn pe(bytes: &[u8], parts: &mut Parts) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The string table, which stands behind the symbols and begins with its own size; empty where there is none.
+fn pe_names<'a>(bytes: &'a [u8], header: &CoffHeader) -> &'a [u8] {
+    if header.pointer_to_symbol_table == 0 {
+        return &[];
+    }
+    let n_symbols = header.number_of_symbol_table as usize;
+    let start = header.pointer_to_symbol_table as usize + n_symbols * COFF_SYMBOL_SIZE;
+    let table = bytes.get(start..).unwrap_or_default();
+    let n_bytes = table.first_chunk().map_or(0, |size| u32::from_le_bytes(*size));
+    table.get(..n_bytes as usize).unwrap_or_default()
+}
+
+/// The name of a section: what its field of 8 bytes says, or the entry of `names` that this points to.
+fn pe_name<'a>(field: &'a [u8], names: &'a [u8]) -> Option<&'a str> {
+    let field = until_nul(field);
+    match field.and_then(pe_name_offset) {
+        // The first four bytes are no name.
+        Some(offset) if (4..names.len()).contains(&offset) => name_at(names, offset),
+        _ => field,
+    }
+}
+
+/// `/12` in decimal, or `//AAAAAM` in base 64 for what has no room in seven digits (`getSectionName` in LLVM's `COFFObjectFile.cpp`).
+fn pe_name_offset(field: &str) -> Option<usize> {
+    let digits = field.strip_prefix('/')?;
+    let (base, digits) = digits.strip_prefix('/').map_or((10, digits), |digits| (64, digits));
+    if digits.is_empty() {
+        return None;
+    }
+    digits.bytes().try_fold(0, |offset, byte| {
+        let digit = match byte {
+            b'0'..=b'9' if base == 10 => byte - b'0',
+            b'A'..=b'Z' if base == 64 => byte - b'A',
+            b'a'..=b'z' if base == 64 => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' if base == 64 => 62,
+            b'/' if base == 64 => 63,
+            _ => return None,
+        };
+        Some(offset * base + usize::from(digit))
+    })
 }
 
 /// A Mach-O file of several architectures, each in its place.
@@ -627,6 +706,66 @@ mod tests {
         );
     }
 
+    /// [`pe_file`] with `field` in the place of `.text`, symbols at its end, and behind these a string table of `names`.
+    fn pe_file_with_names(field: &[u8; 8], n_symbols: u32, names: &[u8]) -> Vec<u8> {
+        let mut file = pe_file();
+        file[0x98..0xa0].copy_from_slice(field);
+        file[0x8c..0x90].copy_from_slice(&0x300_u32.to_le_bytes());
+        file[0x90..0x94].copy_from_slice(&n_symbols.to_le_bytes());
+        file.resize(0x300 + n_symbols as usize * COFF_SYMBOL_SIZE, 0);
+        file.extend((names.len() as u32 + 4).to_le_bytes());
+        file.extend(names);
+        file
+    }
+
+    fn section_name(file: &[u8]) -> String {
+        told(file).into_iter().find(|(name, _)| name.starts_with("section ")).unwrap().0
+    }
+
+    #[test]
+    fn long_names_of_pe_sections_are_in_the_string_table() {
+        let names = b".debug_line\0.debug_info\0";
+        for (field, expected) in [
+            (b"/4\0\0\0\0\0\0", "section .debug_line pe"),
+            (b"/16\0\0\0\0\0", "section .debug_info pe"),
+            (b"//AAAAAQ", "section .debug_info pe"),
+            // These point to no name, so they are one.
+            (b"/3\0\0\0\0\0\0", "section /3 pe"),
+            (b"/29\0\0\0\0\0", "section /29 pe"),
+            (b"/+4\0\0\0\0\0", "section /+4 pe"),
+            (b"//A-\0\0\0\0", "section //A- pe"),
+            (b"/\0\0\0\0\0\0\0", "section / pe"),
+            (b"/9999999", "section /9999999 pe"),
+            (b"//\0\0\0\0\0\0", "section // pe"),
+        ] {
+            assert_eq!(section_name(&pe_file_with_names(field, 2, names)), expected);
+        }
+    }
+
+    #[test]
+    fn without_a_string_table_no_name_is_taken_from_elsewhere() {
+        let mut file = pe_file_with_names(b"/4\0\0\0\0\0\0", 0, b".debug_line\0");
+        assert_eq!(section_name(&file), "section .debug_line pe");
+        file[0x300] = 0xff;
+        assert_eq!(section_name(&file), "section /4 pe", "a table that ends behind the file");
+        // Byte 4 of the file itself.
+        file[0x8c..0x90].fill(0);
+        file[4..8].copy_from_slice(b"DOS\0");
+        assert_eq!(section_name(&file), "section /4 pe");
+    }
+
+    /// 65,535 sections that share a name of megabytes would take gigabytes for it.
+    #[test]
+    fn a_name_is_no_longer_than_any_real_one() {
+        let file =
+            |n_bytes| pe_file_with_names(b"/4\0\0\0\0\0\0", 0, &[vec![b'a'; n_bytes], vec![0]].concat());
+        assert_eq!(
+            section_name(&file(MOST_NAME_BYTES)),
+            format!("section {} pe", "a".repeat(MOST_NAME_BYTES))
+        );
+        assert_eq!(section_name(&file(MOST_NAME_BYTES + 1)), "section ? pe");
+    }
+
     /// 64 bits, little endian: a segment of one section and a zero-filled one, and `__LINKEDIT`.
     fn mach_file() -> Vec<u8> {
         let mut file = Vec::new();
@@ -703,12 +842,17 @@ mod tests {
         for (bytes, reason) in cases {
             let error = segments(bytes).unwrap_err();
             assert!(error.starts_with(reason), "{error}");
+            let content = Content { bytes: bytes.to_vec(), ..Content::default() };
+            let is_by_first_bytes = reason.starts_with("failed");
+            assert_eq!(Binary::new(1 << 20).estimate(&content) > 0, is_by_first_bytes, "{reason}");
         }
     }
 
     #[test]
     fn a_file_above_the_limit_is_not_cut() {
         let content = Content { bytes: pe_file(), ..Content::default() };
+        let estimates = [0x2ff, 0x300].map(|limit| Binary::new(limit).estimate(&content));
+        assert_eq!(estimates, [0, 0x300]);
         assert_eq!(Binary::new(0x2ff).views(content).unwrap_err(), too_long_decoded(0x300, 0x2ff));
     }
 

@@ -17,12 +17,15 @@ mod languages;
 mod tests;
 mod tree;
 
+use std::time::{Duration, Instant};
+
 use find::Found;
 use items::Item;
 use languages::{Grammar, IMPORT, REST};
-use tree_sitter::Tree;
 
-use super::{Content, Pretokenizer, View, too_long_decoded};
+use tree::OutOfTime;
+
+use super::{Content, Pretokenizer, View, too_long_decoded, took_too_long};
 use crate::{
     config::{Language, PretokenizeCode},
     data::Segment,
@@ -37,12 +40,14 @@ const MAX_NAME_BYTES: usize = 256;
 pub struct Code {
     language: Option<Language>,
     max_document_bytes: u64,
+    row_time: Duration,
 }
 
 impl Code {
-    /// By `settings`, for documents of at most `max_document_bytes`.
-    pub fn new(settings: &PretokenizeCode, max_document_bytes: u64) -> Self {
-        Self { language: settings.language, max_document_bytes }
+    /// By `settings`, for documents of at most `max_document_bytes`, each of which may take `row_time`: whoever asks for one goes on
+    /// without it then, and the parser should not.
+    pub fn new(settings: &PretokenizeCode, max_document_bytes: u64, row_time: Duration) -> Self {
+        Self { language: settings.language, max_document_bytes, row_time }
     }
 }
 
@@ -62,8 +67,8 @@ impl Pretokenizer for Code {
     }
 
     fn overhead(&self, content: &Content) -> u64 {
-        // A tree takes 22 to 34 bytes a byte of code as people write it.
-        40 * content.bytes.len().min(tree::MAX_PARSED_BYTES) as u64
+        // The head of what is longer is parsed, too, where nothing else tells its language.
+        tree::memory(content.bytes.len()).max(tree::memory(content.bytes.len().min(find::HEAD_BYTES)))
     }
 
     fn views(&self, content: Content) -> Result<Vec<View>, String> {
@@ -71,12 +76,16 @@ impl Pretokenizer for Code {
         if n_bytes > self.max_document_bytes {
             return Err(too_long_decoded(n_bytes, self.max_document_bytes));
         }
-        let found = find::language(self.language, &content);
+        let deadline = Instant::now() + self.row_time;
+        let late = |OutOfTime| took_too_long(self.row_time);
+        let found = find::language(self.language, &content, deadline).map_err(late)?;
         let (items, language) = match &found {
-            Found::OneOf(grammars) => match fewest_errors(grammars, &content.bytes) {
-                Some((tree, grammar)) => (items::items(&tree, &content.bytes, grammar), Some(grammar.name)),
-                None => (Vec::new(), grammars.first().map(|grammar| grammar.name)),
-            },
+            Found::OneOf(grammars) => {
+                match fewest_errors(grammars, &content.bytes, deadline).map_err(late)? {
+                    Some((items, grammar)) => (items, Some(grammar.name)),
+                    None => (Vec::new(), grammars.first().map(|grammar| grammar.name)),
+                }
+            }
             Found::Other(name) => (Vec::new(), Some(&**name).filter(|name| name.len() <= MAX_NAME_BYTES)),
             Found::Unknown => (Vec::new(), None),
         };
@@ -85,19 +94,27 @@ impl Pretokenizer for Code {
     }
 }
 
-fn fewest_errors(grammars: &[&'static Grammar], content: &[u8]) -> Option<(Tree, &'static Grammar)> {
-    let mut best: Option<(u64, Tree, &Grammar)> = None;
+/// The items by the grammar that has the fewest errors. One tree is held at a time.
+///
+/// # Errors
+/// After `deadline`.
+fn fewest_errors(
+    grammars: &[&'static Grammar],
+    content: &[u8],
+    deadline: Instant,
+) -> Result<Option<(Vec<Item>, &'static Grammar)>, OutOfTime> {
+    let mut best: Option<(u64, Vec<Item>, &Grammar)> = None;
     for &grammar in grammars {
-        let Some(tree) = tree::parse(content, grammar) else { continue };
+        let Some(tree) = tree::parse(content, grammar, deadline)? else { continue };
         let n_errors = tree::errors(&tree);
         if best.as_ref().is_none_or(|(least, ..)| n_errors < *least) {
-            best = Some((n_errors, tree, grammar));
+            best = Some((n_errors, items::items(&tree, content, grammar), grammar));
         }
         if n_errors == 0 {
             break;
         }
     }
-    best.map(|(_, tree, grammar)| (tree, grammar))
+    Ok(best.map(|(_, items, grammar)| (items, grammar)))
 }
 
 /// Tiles `n_bytes` with `items`, which nest and are in order, and the rest between them. None of the pieces is empty.

@@ -23,6 +23,7 @@ use crate::{
     data::Segment,
 };
 
+mod contents;
 mod picture;
 mod streams;
 mod text;
@@ -50,8 +51,13 @@ pub type PictureFn = Arc<dyn Fn(u32, u32, Vec<u8>) -> Result<(Vec<Segment>, Vec<
 /// The first view is the document itself, without a name, unless it is a picture; the others are `text` and `raw`.
 ///
 /// A file is refused if it is encrypted with a password, if it is cut off (no `%%EOF` at its end, shorter than it says, pages
-/// missing), or if a stream that is needed cannot be decoded whole. A table of objects that is wrong is replaced by what the
-/// file's objects themselves say, as every reader does.
+/// missing), or if a stream that is needed cannot be decoded whole: for pictures, any stream, and an image whose pixels would be
+/// made up in part. A table of objects that is wrong is replaced by what the file's objects themselves say, as every reader does.
+///
+/// It is refused, too, if a stream unpacks to more than four times a document's limit (at least 64 MiB), or all together to four
+/// times that, or if that cannot be told. So the objects of a file take no more memory than this, and content and fonts as much
+/// again. Pictures are the same on all processors of a kind, but for images that are made smaller: their scaler chooses its
+/// instructions by the processor.
 #[derive(Clone)]
 pub struct Document {
     settings: PretokenizeDocument,
@@ -71,10 +77,10 @@ impl Document {
 
     fn open(&self, file: &Arc<Vec<u8>>, bounds: Bounds) -> Result<Pdf, String> {
         check_edges(file)?;
-        streams::check_unread(file, bounds)?;
+        let measured = streams::check_unread(file, bounds)?;
         let pdf = Pdf::new(Arc::clone(file)).map_err(unread)?;
         check_pages(&pdf, self.settings.max_pages)?;
-        streams::check_read(&pdf, file, bounds)?;
+        streams::check_read(&pdf, measured, bounds)?;
         Ok(pdf)
     }
 
@@ -111,10 +117,11 @@ impl Document {
     }
 
     fn pictures(&self, pdf: &Pdf, bounds: Bounds) -> Result<Vec<View>, String> {
-        check_images(pdf, bounds.one())?;
+        check_images(pdf, bounds)?;
         let painter = Painter::new(self.settings.dpi, self.max_document_bytes);
         let mut left = self.max_document_bytes.saturating_mul(MOST_PICTURES);
         let mut views = Vec::new();
+        contents::check(pdf, bounds)?;
         for (i, page) in pdf.pages().iter().enumerate() {
             let of_page = |reason| format!("page {}: {reason}", i + 1);
             let Picture { width, height, rgb } = painter.draw(page).map_err(of_page)?;
@@ -144,6 +151,9 @@ impl Document {
 
 impl Pretokenizer for Document {
     fn estimate(&self, content: &Content) -> u64 {
+        if !is_pdf(&content.bytes) {
+            return 0;
+        }
         let n_bytes = content.bytes.len() as u64;
         let mut estimate = 0;
         if self.has(DocumentView::Text) {
@@ -154,13 +164,22 @@ impl Pretokenizer for Document {
             estimate += n_bytes;
         }
         if self.has(DocumentView::Image) {
-            // Pages that are told in packed objects cannot be seen: a page has some 50 kB.
-            let told = memmem::find_iter(&content.bytes, b"/MediaBox").count() as u64;
+            let n_pages = n_pages_told(&content.bytes).min(self.settings.max_pages.into());
             let dots = u64::from(self.settings.dpi);
             let a4_bytes = dots * dots * 97 * 3;
-            estimate += told.max(n_bytes / 50_000).max(1) * a4_bytes;
+            estimate += n_pages * a4_bytes.min(self.max_document_bytes);
         }
         estimate.min(self.max_document_bytes.saturating_mul(2 + MOST_PICTURES))
+    }
+
+    fn overhead(&self, content: &Content) -> u64 {
+        if !is_pdf(&content.bytes) {
+            return 0;
+        }
+        // Objects and content unpack to some ten times their length, a page is four bytes a dot while it is drawn.
+        let unpacked = (32 * content.bytes.len() as u64).min(Bounds::of(self.max_document_bytes).one());
+        let drawn = if self.has(DocumentView::Image) { self.max_document_bytes } else { 0 };
+        unpacked + drawn
     }
 
     fn views(&self, content: Content) -> Result<Vec<View>, String> {
@@ -196,13 +215,28 @@ fn unread(error: LoadPdfError) -> String {
     }
 }
 
+fn is_pdf(file: &[u8]) -> bool {
+    memmem::find(&file[..file.len().min(EDGE_BYTES)], b"%PDF-").is_some()
+}
+
+/// How many pages `file` has, more or less. Those that are told in packed objects cannot be seen: a page has some 50 kB.
+fn n_pages_told(file: &[u8]) -> u64 {
+    let is_page = |at: &usize| {
+        let kind = file[at + b"/Type".len()..].trim_ascii_start();
+        kind.starts_with(b"/Page") && !kind.starts_with(b"/Pages")
+    };
+    let told = memmem::find_iter(file, b"/Type").filter(is_page).count() as u64;
+    let has_packed = memmem::find(file, b"/ObjStm").is_some();
+    told.max(if has_packed { file.len() as u64 / 50_000 } else { 0 }).max(1)
+}
+
 /// A reader that makes the best of what is left of a file cannot tell that something is missing; so that is asked first.
 fn check_edges(file: &[u8]) -> Result<(), String> {
     if file.is_empty() {
         return Err("no bytes".to_owned());
     }
     let head = &file[..file.len().min(EDGE_BYTES)];
-    if memmem::find(head, b"%PDF-").is_none() {
+    if !is_pdf(file) {
         return Err("not a PDF file: no %PDF- at its beginning".to_owned());
     }
     if memmem::find(&file[file.len().saturating_sub(EDGE_BYTES)..], b"%%EOF").is_none() {

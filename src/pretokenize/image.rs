@@ -46,6 +46,12 @@ impl Image {
         Ok(cut(picture, self.settings.patch, self.settings.merge_below))
     }
 
+    /// Bytes of a document of a picture of `size`.
+    #[cfg(feature = "video")]
+    pub(super) fn fitted_bytes(&self, size: (u32, u32)) -> u64 {
+        n_bytes(self.fitted(size))
+    }
+
     /// Width and height that the header tells, unless the image is refused for them.
     fn size_told(&self, content: &Content) -> Option<(u32, u32)> {
         let file = File::open(&content.bytes, content.path.as_deref(), self.settings.max_pixels).ok()?;
@@ -98,6 +104,17 @@ impl Pretokenizer for Image {
     }
 }
 
+/// Whether a JPEG that lies in another file can be decoded and is all there, by the same rules; its width and height.
+pub(super) fn check_jpeg(bytes: &[u8], max_pixels: u64) -> Result<(u32, u32), String> {
+    let file = File::open(bytes, None, max_pixels)?;
+    let (width, height) = file.size();
+    let n_pixels = u64::from(width) * u64::from(height);
+    if n_pixels > max_pixels {
+        return Err(format!("{n_pixels} pixels, more than {max_pixels}"));
+    }
+    file.decode().map(|_| (width, height))
+}
+
 /// Bytes of an image of that size in RGB.
 fn n_bytes((width, height): (u32, u32)) -> u64 {
     3 * u64::from(width) * u64::from(height)
@@ -121,7 +138,11 @@ fn fitted(size: (u32, u32), max_side: u32) -> (u32, u32) {
 /// reading order.
 fn cut(mut picture: Picture, patch: u32, merge_below: Option<f64>) -> (Vec<Segment>, Vec<u8>) {
     let row_bytes = 3 * picture.width as usize;
-    let mut segments = Vec::new();
+    // The rows of patches share their columns, and so how the meta of a patch begins.
+    let heads: Vec<String> =
+        (0..picture.width).step_by(patch as usize).map(|x| format!(r#"{{"x":{x}"#)).collect();
+    let n_patches = heads.len() * picture.height.div_ceil(patch) as usize;
+    let mut segments = Vec::with_capacity(if merge_below.is_none() { n_patches } else { 0 });
     let mut rows = Vec::new();
     let mut end = 0;
     for y in (0..picture.height).step_by(patch as usize) {
@@ -135,22 +156,42 @@ fn cut(mut picture: Picture, patch: u32, merge_below: Option<f64>) -> (Vec<Segme
         let mut rest = band;
         let mut tail = (0, String::new());
         for (x, width) in spans {
-            let (span, left, right) = (3 * width as usize, 3 * x as usize, 3 * (x + width) as usize);
+            let (span, left) = (3 * width as usize, 3 * x as usize);
             let (segment, after) = std::mem::take(&mut rest).split_at_mut(span * height as usize);
-            for (out, row) in segment.chunks_exact_mut(span).zip(rows.chunks_exact(row_bytes)) {
-                out.copy_from_slice(&row[left..right]);
-            }
+            copy_columns(segment, span, &rows, row_bytes, left);
             rest = after;
             if tail.0 != width {
                 tail = (width, format!(r#","y":{y},"w":{width},"h":{height}}}"#));
             }
-            let meta = [r#"{"x":"#, &x.to_string(), &tail.1].concat();
+            let meta = [heads[(x / patch) as usize].as_str(), &tail.1].concat();
             let start = end;
             end += 3 * u64::from(width) * u64::from(height);
             segments.push(Segment { kind: "patch", bytes: start..end, meta: Some(meta) });
         }
     }
     (segments, picture.rgb)
+}
+
+/// Copies `span` bytes from `left` on of each of `rows` to `out`, one behind the other.
+fn copy_columns(out: &mut [u8], span: usize, rows: &[u8], row_bytes: usize, left: usize) {
+    // A length that the compiler knows saves a call for each row: patches of 8, 14, 16 and 32 pixels.
+    match span {
+        24 => copy_known::<24>(out, rows, row_bytes, left),
+        42 => copy_known::<42>(out, rows, row_bytes, left),
+        48 => copy_known::<48>(out, rows, row_bytes, left),
+        96 => copy_known::<96>(out, rows, row_bytes, left),
+        _ => {
+            for (out, row) in out.chunks_exact_mut(span).zip(rows.chunks_exact(row_bytes)) {
+                out.copy_from_slice(&row[left..left + span]);
+            }
+        }
+    }
+}
+
+fn copy_known<const SPAN: usize>(out: &mut [u8], rows: &[u8], row_bytes: usize, left: usize) {
+    for (out, row) in out.as_chunks_mut::<SPAN>().0.iter_mut().zip(rows.chunks_exact(row_bytes)) {
+        out.copy_from_slice(&row[left..left + SPAN]);
+    }
 }
 
 /// First column and width of each segment in the row of patches that begins at `y`.

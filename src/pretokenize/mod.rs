@@ -16,8 +16,15 @@ mod image;
 #[cfg(feature = "media")]
 mod sniff;
 mod text;
+#[cfg(feature = "video")]
+mod video;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     config::{Limits, Modality, Pretokenize},
@@ -33,7 +40,8 @@ pub trait Pretokenizer: Send + Sync {
     }
 
     /// Bytes that the views of `content` will have in all: a good guess from headers, made fast, or an upper bound; memory is set
-    /// aside by it before anything is decoded. Never panics; content that is too large, or cannot be decoded, gives 0.
+    /// aside by it before anything is decoded. Content that is too large, or cannot be decoded, gives 0. Panics only where a decoder
+    /// does, see [`foretell`].
     fn estimate(&self, content: &Content) -> u64;
 
     /// Bytes of memory that it takes to make the views of `content`, beside content and views.
@@ -52,6 +60,13 @@ impl fmt::Debug for dyn Pretokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Pretokenizer")
     }
+}
+
+/// Estimate and overhead of `content`. Where a decoder panics at its headers, both are 0: it will again when the row is decoded, which
+/// is where it costs that row only.
+pub fn foretell(pretokenizer: &dyn Pretokenizer, content: &Content) -> (u64, u64) {
+    let told = || (pretokenizer.estimate(content), pretokenizer.overhead(content));
+    catch_unwind(AssertUnwindSafe(told)).unwrap_or_default()
 }
 
 /// The pretokenizer of `modality`.
@@ -86,7 +101,7 @@ fn decoder(
         Modality::Text => Box::new(text::Text::new(&settings.text, max_document_bytes)?),
         Modality::Image => Box::new(image::Image::new(&settings.image, max_document_bytes)),
         Modality::Audio => Box::new(audio::Audio::new(&settings.audio, max_document_bytes)),
-        Modality::Code => Box::new(code::Code::new(&settings.code, max_document_bytes)),
+        Modality::Code => Box::new(code::Code::new(&settings.code, max_document_bytes, settings.row_time)),
         Modality::Document => {
             // A page is a picture like any other.
             let image = image::Image::new(&settings.image, max_document_bytes);
@@ -94,6 +109,18 @@ fn decoder(
             Box::new(document::Document::new(&settings.document, max_document_bytes, Arc::new(picture)))
         }
         Modality::Binary => Box::new(binary::Binary::new(max_document_bytes)),
+        #[cfg(feature = "video")]
+        Modality::Video => {
+            let Pretokenize { video, image, audio, .. } = settings;
+            Box::new(video::Video::new(video, image, audio, max_document_bytes))
+        }
+        #[cfg(not(feature = "video"))]
+        Modality::Video => {
+            return Err(
+                "source.modality = \"video\": this build reads no video; build it with the feature `video`"
+                    .into(),
+            );
+        }
         Modality::Auto => Box::new(auto::Auto::new(auto::Modalities {
             text: other(Modality::Text)?,
             image: other(Modality::Image)?,
@@ -101,7 +128,7 @@ fn decoder(
             code: other(Modality::Code)?,
             document: other(Modality::Document)?,
             binary: other(Modality::Binary)?,
-            video: None,
+            video: cfg!(feature = "video").then(|| other(Modality::Video)).transpose()?,
         })),
     })
 }
@@ -130,6 +157,11 @@ pub fn check_tiling(view: &View) -> Result<(), String> {
 /// Why a document of more than `max_document_bytes` is not made.
 pub(crate) fn too_long_decoded(n_bytes: u64, max_document_bytes: u64) -> String {
     format!("{n_bytes} bytes once decoded, more than limits.max_document_bytes = {max_document_bytes}")
+}
+
+/// Why a row is given up that took more than `row_time`.
+pub(crate) fn took_too_long(row_time: Duration) -> String {
+    format!("decoding took longer than pretokenize.row_seconds = {}", row_time.as_secs())
 }
 
 #[cfg(test)]

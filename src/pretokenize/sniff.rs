@@ -29,8 +29,10 @@ const TEXT: &[&str] = &[
     "txt", "text", "md", "markdown", "rst", "tex", "log", "csv", "tsv", "json", "jsonl", "ndjson", "xml",
     "html", "htm", "yaml", "yml", "toml", "ini", "cfg", "srt", "vtt",
 ];
-/// Endings of pictures without a signature at their start, or with one of two bytes.
-const IMAGE: &[&str] = &["tga", "icb", "vda", "vst", "jxl"];
+/// Endings of TGA, which has no signature at its start.
+const TGA: &[&str] = &["tga", "icb", "vda", "vst"];
+/// The ending of JPEG XL, whose bare streams have a signature of two bytes.
+const JPEG_XL: &str = "jxl";
 /// Endings of sound that is frames alone: what lies before the first one may be anything.
 const AUDIO: &[&str] = &["mp3", "mp2", "mp1", "mpga", "aac"];
 
@@ -38,8 +40,9 @@ const AUDIO: &[&str] = &["mp3", "mp2", "mp1", "mpga", "aac"];
 ///
 /// Text is UTF-8, with or without a byte order mark, without control characters other than BEL, BS, TAB, LF, VT, FF,
 /// CR and ESC (those that `file` takes for text). No signature of binary content counts in text: `BM`, `MZ`, `GIF` or
-/// `RIFF` may begin a sentence, but no such file is free of other control characters. Content with a path that ends
-/// as that of code or text is taken for it in any encoding, as long as it has no signature and no NUL.
+/// `RIFF` may begin a sentence, but no such file is free of other control characters; so it is in other encodings.
+/// Content with a path that ends as that of code or text is taken for it in any encoding, as long as it has no
+/// signature and no NUL.
 pub fn kind_of(bytes: &[u8], path: Option<&str>) -> Kind {
     let ending = path.and_then(ending_of).unwrap_or_default();
     let ends_in = |endings: &[&str]| endings.contains(&ending.as_str());
@@ -54,7 +57,7 @@ pub fn kind_of(bytes: &[u8], path: Option<&str>) -> Kind {
         return kind;
     }
     let has_nul = memchr::memchr(0, bytes).is_some();
-    if ends_in(IMAGE) {
+    if ends_in(TGA) || ending == JPEG_XL {
         Kind::Image
     } else if ends_in(AUDIO) {
         Kind::Audio
@@ -74,8 +77,18 @@ fn ending_of(path: &str) -> Option<String> {
 }
 
 fn is_text(bytes: &[u8]) -> bool {
-    let is_control = |byte: &u8| matches!(byte, 0..=6 | 14..=26 | 28..=31 | 127);
-    !bytes.iter().any(is_control) && std::str::from_utf8(bytes).is_ok()
+    !has_controls(bytes) && std::str::from_utf8(bytes).is_ok()
+}
+
+/// Whether there are control characters that text has not.
+fn has_controls(bytes: &[u8]) -> bool {
+    bytes.iter().any(|byte| matches!(byte, 0..=6 | 14..=26 | 28..=31 | 127))
+}
+
+/// Whether `bytes`, which have no other signature, are a TGA picture: by the mark at the end of its second version, or by the
+/// ending of `path`.
+pub fn is_tga(bytes: &[u8], path: Option<&str>) -> bool {
+    is_signed_tga(bytes) || path.and_then(ending_of).is_some_and(|ending| TGA.contains(&ending.as_str()))
 }
 
 /// Of text: the formats that may consist of it.
@@ -88,32 +101,38 @@ fn written_signature(text: &[u8]) -> Option<Kind> {
     }
 }
 
-/// Of content that is no text.
+/// Of content that is not UTF-8, or has control characters.
 fn signature(bytes: &[u8]) -> Option<Kind> {
-    let listed = SIGNATURES.iter().find(|(_, magic)| bytes.starts_with(magic));
-    if let Some((kind, _)) = listed {
+    // It may be text in another encoding, where words are no signatures either: `The wide`, `GIF89a`.
+    let may_be_text = !has_controls(bytes);
+    let is_believed = |magic: &[u8]| bytes.starts_with(magic) && !(may_be_text && magic.is_ascii());
+    if let Some((kind, _)) = SIGNATURES.iter().find(|(_, magic)| is_believed(magic)) {
         return Some(*kind);
     }
-    let container = riff(bytes).or_else(|| iso_media(bytes)).or_else(|| matroska(bytes));
-    if let Some(kind) = container.or_else(|| ogg(bytes)).or_else(|| asf(bytes)) {
+    if !may_be_text && let Some(kind) = container(bytes) {
         return Some(kind);
     }
     if is_pdf(bytes) {
         Some(Kind::Document)
     } else if is_radiance(bytes)
-        || is_pnm(bytes, false)
+        || is_pnm(bytes, may_be_text)
         || is_bmp(bytes)
         || is_ico(bytes)
         || is_signed_tga(bytes)
     {
         Some(Kind::Image)
-    } else if is_id3(bytes) || has_frames(bytes) {
+    } else if is_id3(bytes) || is_ape(bytes) || has_frames(bytes) {
         Some(Kind::Audio)
     } else if is_transport_stream(bytes) {
         Some(Kind::Video)
     } else {
         (is_pe(bytes) || is_universal_mach_o(bytes)).then_some(Kind::Binary)
     }
+}
+
+fn container(bytes: &[u8]) -> Option<Kind> {
+    let kind = riff(bytes).or_else(|| iso_media(bytes)).or_else(|| matroska(bytes));
+    kind.or_else(|| ogg(bytes)).or_else(|| asf(bytes))
 }
 
 /// Signatures at the start that are long enough to be believed. Formats whose modality cannot decode them are here, too:
@@ -139,7 +158,6 @@ const SIGNATURES: &[(Kind, &[u8])] = &[
     (Kind::Image, b"\xff\x4f\xff\x51\0"),
     // Not that of a bare JPEG XL stream, `FF 0A`: noise begins so once in 65,536 times.
     (Kind::Audio, b"fLaC"),
-    (Kind::Audio, b"MAC "),
     (Kind::Audio, b"wvpk"),
     (Kind::Audio, b"MPCK"),
     (Kind::Audio, b"MP+\x07"),
@@ -147,7 +165,8 @@ const SIGNATURES: &[(Kind, &[u8])] = &[
     (Kind::Audio, b"caff\0\x01"),
     (Kind::Audio, b"#!AMR"),
     (Kind::Audio, b".snd\0"),
-    (Kind::Audio, b"DSD "),
+    // With the length of its first chunk, as `DSD ` is a word.
+    (Kind::Audio, b"DSD \x1c\0\0\0\0\0\0\0"),
     (Kind::Audio, b"ADIF"),
     (Kind::Audio, b"APETAGEX"),
     (Kind::Video, b"FLV\x01"),
@@ -408,6 +427,12 @@ fn is_id3(bytes: &[u8]) -> bool {
         array(bytes, 0),
         Some([b'I', b'D', b'3', 2..=4, 0..=0xfe, _, 0..=0x7f, 0..=0x7f, 0..=0x7f, 0..=0x7f])
     )
+}
+
+/// Monkey's Audio: `MAC `, which is a word, and a version that somebody still reads, from 3.80 on.
+fn is_ape(bytes: &[u8]) -> bool {
+    let version = array(bytes, 4).map(u16::from_le_bytes);
+    bytes.starts_with(b"MAC ") && matches!(version, Some(3800..=4095))
 }
 
 /// Two frames of MPEG audio or ADTS, the second right behind the first, or one that is all there is. The 11 bits that begin
@@ -692,11 +717,26 @@ mod tests {
             "qoif",
             "fLaC",
             "BZh9",
-            "MAC ",
+            "MAC",
+            "DSD",
+            "farbfeld",
+            "#!AMR",
             "PK",
         ] {
             assert_eq!(kind_of(format!("{word} is a word.\n").as_bytes(), None), Kind::Text, "{word}");
+            let latin_1 = [word.as_bytes(), b" adresse d'\xe9quipement\r\n"].concat();
+            assert_eq!(kind_of(&latin_1, Some("a.txt")), Kind::Text, "{word}");
+            assert_eq!(kind_of(&latin_1, None), Kind::Raw, "{word}");
         }
+        assert_kinds(&[
+            (Kind::Text, b"The wide caf\xe9.\n", "a.txt"),
+            (Kind::Text, b"P5 2 2 255 de plus, et ils sont d\xe9\xe7us", "a.txt"),
+            // As written on DOS, with the mark of its end.
+            (Kind::Text, b"MAC adresse d'\xe9quipement\r\n\x1a", "a.txt"),
+            (Kind::Text, b"DSD et caf\xe9\r\n\x1a", "a.txt"),
+            (Kind::Audio, b"MAC \x96\x0f\0\0", "a.txt"),
+            (Kind::Audio, b"DSD \x1c\0\0\0\0\0\0\0", "a.txt"),
+        ]);
     }
 
     #[test]

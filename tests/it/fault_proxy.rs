@@ -10,8 +10,8 @@ use std::{
 
 use crate::http1::{Answer, Framing, Listener, Request, Wire, copy_body};
 
-/// A request of another thread may be on its way while a 503 is written; only what arrives later ignores it.
-const IN_FLIGHT: Duration = Duration::from_millis(20);
+/// A request of another thread may be on its way while a 503 is written, on a busy machine for long; only what arrives later ignores it.
+const IN_FLIGHT: Duration = Duration::from_millis(100);
 
 /// What goes wrong with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,8 +1,10 @@
-//! What the fuzz targets call, on what is at hand: their seeds, inputs that fuzzing found, and shards changed at random.
+//! What the fuzz targets call, on what is at hand: their seeds, inputs that fuzzing found, and seeds changed at random.
 //! A panic, a hang or an abort is a failure, any answer is none.
 
 #[path = "../fuzz/src/lib.rs"]
 mod entry;
+#[cfg(feature = "media")]
+mod media;
 
 use std::{fs, path::PathBuf, sync::Arc};
 
@@ -98,6 +100,9 @@ impl Random {
     }
 
     fn change(&mut self, bytes: &mut Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
         let at = self.below(bytes.len());
         let end = (at + 1 + self.below(16)).min(bytes.len());
         match self.below(8) {

@@ -7,6 +7,8 @@ mod bad_input;
 mod burn_itself;
 mod command_line;
 mod content_types;
+#[cfg(feature = "media")]
+mod decoders;
 mod engine;
 #[cfg(feature = "remote")]
 mod fault_proxy;
@@ -55,8 +57,12 @@ mod store_sink;
 mod store_source;
 mod support;
 mod tables;
+#[cfg(feature = "media")]
+mod tiling;
 mod torture;
 mod units;
 mod verify;
+#[cfg(feature = "media")]
+mod video;
 mod weights;
 mod window;

@@ -8,6 +8,7 @@ use arrow::{
     datatypes::{DataType, Field, Fields, UInt64Type},
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::Value;
 
 use crate::{
     golden,
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// Runs a pipeline of the repository with the golden nano model.
-fn sample(work: &Work, name: &str, sets: &[&str]) -> Outcome {
+pub fn sample(work: &Work, name: &str, sets: &[&str]) -> Outcome {
     let weights = format!("model.weights={}", golden::folder("nano").display());
     let (file, out) = (format!("pipelines/{name}.toml"), work.out());
     let mut arguments = vec!["run", &file, "--output", out.to_str().unwrap(), "--set", &weights];
@@ -31,7 +32,7 @@ fn strings(table: &RecordBatch, column: &str) -> Vec<String> {
 }
 
 /// `(doc_id, modality, n_bytes, number of segments, kind and meta of the first)` of every document.
-fn documents(out: &Path) -> Vec<(String, String, u64, usize, String)> {
+pub fn documents(out: &Path) -> Vec<(String, String, u64, usize, String)> {
     let table = read_table(out, "documents").unwrap();
     let segments = table["segments"].as_list::<i32>();
     let first = |row: usize| {
@@ -57,7 +58,7 @@ fn documents(out: &Path) -> Vec<(String, String, u64, usize, String)> {
 }
 
 /// `(doc_id, stage, reason)` of every row in quarantine.
-fn quarantine(out: &Path) -> Vec<(String, String, String)> {
+pub fn quarantine(out: &Path) -> Vec<(String, String, String)> {
     let Some(table) = read_table(out, "quarantine") else { return Vec::new() };
     let columns = ["doc_id", "stage", "reason"].map(|name| strings(&table, name));
     (0..table.num_rows())
@@ -360,6 +361,86 @@ fn rows_of_all_kinds_in_one_column_each_become_what_they_are() {
         ]
     );
     assert_sound(&work.out());
+}
+
+/// `(modality, kind, meta)` of every segment of every document.
+fn all_segments(out: &Path) -> Vec<(String, String, Value)> {
+    let table = read_table(out, "documents").unwrap();
+    let (modalities, lists) = (strings(&table, "modality"), table["segments"].as_list::<i32>());
+    let mut all = Vec::new();
+    for (row, modality) in modalities.iter().enumerate() {
+        let segments = lists.value(row);
+        let text = |name: &str| segments.as_struct().column_by_name(name).unwrap().as_string::<i32>().clone();
+        let metas = text("meta");
+        for (kind, meta) in text("kind").iter().zip(metas.iter()) {
+            let meta = meta.map_or(Value::Null, |meta| serde_json::from_str(meta).unwrap());
+            all.push((modality.clone(), kind.unwrap().to_owned(), meta));
+        }
+    }
+    all
+}
+
+#[test]
+fn the_schema_tells_every_kind_of_segment_and_every_key_of_its_meta() {
+    let elf = [b"\x7fELF\x02\x01\x01" as &[u8], &[0; 57], b"behind it"].concat();
+    let [image, audio, pdf] = [("images", "image"), ("audio", "audio"), ("documents", "pdf")]
+        .map(|(sample, column)| files_of(sample, column).remove(0).1);
+    let files: Vec<(Option<&[u8]>, Option<&str>)> = vec![
+        (Some(&image), None),
+        (Some(&audio), None),
+        (Some(&pdf), None),
+        (Some(&elf), None),
+        (Some(b"fn f() {}\n\n1\n"), Some("a.rs")),
+        (Some(b"Words."), None),
+        (Some(&[0xff, 0x00, 0x13, 0x80]), None),
+    ];
+    let work = Work::new();
+    work.shard("a.parquet", [("media", media(&files, None))], 7);
+    work.run(&[
+        "source.content=media",
+        "source.modality=auto",
+        "pretokenize.document.views=[\"text\", \"raw\"]",
+    ]);
+    let schema: Value =
+        serde_json::from_str(&std::fs::read_to_string("schemas/documents.json").unwrap()).unwrap();
+    let fields = schema["fields"].as_array().unwrap();
+    let described = &fields.iter().find(|field| field["name"] == "segments").unwrap()["modalities"];
+
+    let mut met = Vec::new();
+    for (modality, kind, meta) in all_segments(&work.out()) {
+        let groups = described[&modality].as_array().unwrap_or_else(|| panic!("{modality}"));
+        let has_kind = |group: &&Value| group["kinds"].as_array().unwrap().iter().any(|name| *name == *kind);
+        let group = groups.iter().find(has_kind).unwrap_or_else(|| panic!("{modality} {kind}"));
+        assert_eq!(group["meta"].is_null(), meta.is_null(), "{modality} {kind}");
+        let keys = |value: &Value| -> Vec<String> {
+            value.as_object().map_or(Vec::new(), |object| object.keys().cloned().collect())
+        };
+        let told = keys(&group["meta"]);
+        for key in keys(&meta) {
+            assert!(told.iter().any(|name| name.trim_end_matches('?') == key), "{modality} {kind} {key}");
+        }
+        for key in told.iter().filter(|key| !key.ends_with('?')) {
+            assert!(meta.get(key).is_some(), "{modality} {kind} {key}");
+        }
+        met.push(format!("{modality} {kind}"));
+    }
+    met.sort();
+    met.dedup();
+    assert_eq!(
+        met,
+        [
+            "audio frame",
+            "binary gap",
+            "binary header",
+            "code function",
+            "code rest",
+            "document page",
+            "document raw",
+            "image patch",
+            "raw raw",
+            "text text"
+        ]
+    );
 }
 
 #[test]

@@ -411,9 +411,9 @@ fn who_ignores_retry_after_is_counted() {
     let store = client(&proxy.endpoint(), 0);
     proxy.next(Fault::Status429, |request| request.path().ends_with("b"));
     wait(store.put(&Path::from("b"), "x".into())).unwrap_err();
-    std::thread::sleep(Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(300));
     wait(store.put(&Path::from("c"), "x".into())).unwrap();
-    std::thread::sleep(Duration::from_millis(2000));
+    std::thread::sleep(Duration::from_millis(1900));
     wait(store.put(&Path::from("b"), "x".into())).unwrap();
     let log = proxy.log();
     assert_eq!(proxy.violations(), 2);

@@ -36,13 +36,23 @@ pub(super) struct Found {
     pub(super) packet_bytes: Option<usize>,
     /// The packets, where counted and not only told by a header, and samples a channel of each, delay and padding of the encoder included.
     pub(super) packets: Option<(u64, u64)>,
+    /// Bytes of a block of CAF in which every channel has one sample.
+    pub(super) block_bytes: Option<u32>,
     /// The header does not tell where the sound ends.
     pub(super) is_open_ended: bool,
 }
 
 impl Found {
     fn all(container: Container, bytes: Range<usize>) -> Self {
-        Self { container, head: Vec::new(), bytes, packet_bytes: None, packets: None, is_open_ended: false }
+        Self {
+            container,
+            head: Vec::new(),
+            bytes,
+            packet_bytes: None,
+            packets: None,
+            block_bytes: None,
+            is_open_ended: false,
+        }
     }
 }
 
@@ -59,6 +69,8 @@ pub(super) fn find(bytes: &[u8]) -> Result<Found, String> {
         [0xff, second, ..] if second & 0xe0 == 0xe0 => mpeg(rest, start),
         _ if start > 0 => Err("no sound that is known stands behind the ID3 tag".into()),
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E', ..] => wav(rest),
+        [b'R', b'F', b'6', b'4', _, _, _, _, b'W', b'A', b'V', b'E', ..] => wav(rest),
+        [b'B', b'W', b'6', b'4', _, _, _, _, b'W', b'A', b'V', b'E', ..] => wav(rest),
         [b'F', b'O', b'R', b'M', _, _, _, _, b'A', b'I', b'F', b'F' | b'C', ..] => aiff(rest),
         [b'O', b'g', b'g', b'S', ..] => ogg(rest),
         [b'c', b'a', b'f', b'f', ..] => caf(rest),
@@ -109,6 +121,8 @@ fn le32(bytes: &[u8], at: usize) -> Option<u32> {
 /// A chunk of RIFF or IFF.
 struct Chunk<'a> {
     id: [u8; 4],
+    /// Where its body starts.
+    start: usize,
     size: u32,
     /// As much of it as is there.
     body: &'a [u8],
@@ -132,7 +146,7 @@ fn chunks(bytes: &[u8], u32_at: fn(&[u8], usize) -> Option<u32>) -> impl Iterato
         let start = at + 8;
         let end = start.saturating_add(size as usize).min(bytes.len());
         at = end + (size % 2) as usize;
-        Some(Chunk { id, size, body: &bytes[start..end] })
+        Some(Chunk { id, start, size, body: &bytes[start..end] })
     })
 }
 
@@ -143,10 +157,11 @@ fn check_channels(n: u32) -> Result<(), String> {
     Ok(())
 }
 
-/// RIFF/WAVE: the samples that the data chunk tells are there, in whole blocks.
+/// RIFF/WAVE: the samples that the data chunk tells are there, in whole blocks. In RF64 and BW64 a chunk before it tells how many.
 fn wav(bytes: &[u8]) -> Result<Found, String> {
     const ADPCM: [u16; 2] = [0x02, 0x11];
-    let mut block_bytes = None;
+    let is_64 = bytes[2..4] == *b"64";
+    let (mut block_bytes, mut told) = (None, None);
     for chunk in chunks(bytes, le32) {
         match &chunk.id {
             b"fmt " => {
@@ -159,21 +174,42 @@ fn wav(bytes: &[u8]) -> Result<Found, String> {
                 if align == 0 || !ADPCM.contains(&tag) && u32::from(align) != packed {
                     return Err(format!("{n_channels} samples of {bits} bits in blocks of {align} bytes"));
                 }
-                block_bytes = Some(u32::from(align));
+                block_bytes = Some(u64::from(align));
             }
+            b"ds64" if is_64 => told = be64(chunk.whole()?, 8).map(u64::swap_bytes),
             b"data" => {
                 let block_bytes = block_bytes.ok_or("no format chunk before the data")?;
-                let is_open_ended = chunk.size == u32::MAX;
-                let n_bytes = if is_open_ended { chunk.body.len() } else { chunk.whole()?.len() };
-                if !n_bytes.is_multiple_of(block_bytes as usize) {
+                let n_held = chunk.body.len() as u64;
+                let n_bytes = match chunk.size {
+                    u32::MAX if is_64 => told.ok_or("no ds64 chunk before the data")?,
+                    u32::MAX => n_held,
+                    size => u64::from(size),
+                };
+                if n_bytes > n_held {
+                    return Err(format!("{n_held} bytes of the {n_bytes} that a chunk is to have"));
+                }
+                if !n_bytes.is_multiple_of(block_bytes) {
                     return Err(format!("{n_bytes} bytes of data in blocks of {block_bytes}"));
                 }
+                if is_64 {
+                    return Ok(of_rf64(&bytes[..chunk.start], n_bytes));
+                }
+                let is_open_ended = chunk.size == u32::MAX;
                 return Ok(Found { is_open_ended, ..Found::all(Container::Wav, 0..bytes.len()) });
             }
             _ => {}
         }
     }
     Err("no data chunk".into())
+}
+
+/// RF64 whose `header` ends where its `n_bytes` of data start, as a RIFF, which is what there is a reader for.
+fn of_rf64(header: &[u8], n_bytes: u64) -> Found {
+    let size = u32::try_from(n_bytes).unwrap_or(u32::MAX);
+    let behind_size = header.get(8..header.len() - 4).unwrap_or_default();
+    let head = [&b"RIFF\xff\xff\xff\xff"[..], behind_size, &size.to_le_bytes()].concat();
+    let data = header.len()..header.len() + n_bytes as usize;
+    Found { head, is_open_ended: size == u32::MAX, ..Found::all(Container::Wav, data) }
 }
 
 /// AIFF and AIFF-C: the sound chunk is whole, and in AIFF as long as the common chunk tells.
@@ -231,6 +267,8 @@ fn flac(bytes: &[u8], start: usize) -> Result<Found, String> {
 
 /// Ogg: page on page without a gap, each with its checksum, and every stream with its last one.
 fn ogg(bytes: &[u8]) -> Result<Found, String> {
+    /// Each page is looked for among them.
+    const MOST_STREAMS: usize = 64;
     /// Stream, number of the last page, whether that ends the stream.
     type Stream = (u32, u32, bool);
     let mut streams: Vec<Stream> = Vec::new();
@@ -244,10 +282,14 @@ fn ogg(bytes: &[u8]) -> Result<Found, String> {
         }
         let (flags, serial, number) = (page[5], le32(page, 14).unwrap_or(0), le32(page, 18).unwrap_or(0));
         let is_last = flags & 4 != 0;
+        let n_streams = streams.len();
         let known = streams.iter_mut().find(|stream| stream.0 == serial);
         match known {
             None if flags & 2 == 0 => return Err(format!("the page at byte {at} belongs to no stream")),
             None if is_begun => return Err("one sound is chained to another".into()),
+            None if n_streams == MOST_STREAMS => {
+                return Err(format!("more than {MOST_STREAMS} streams side by side"));
+            }
             None => streams.push((serial, number, is_last)),
             Some((_, last, is_ended)) => {
                 if *is_ended || number != last.wrapping_add(1) {
@@ -285,7 +327,10 @@ fn checksum(page: &[u8]) -> Option<u32> {
 /// CAF: every chunk is whole; only the data may run to the end, in whole packets.
 fn caf(bytes: &[u8]) -> Result<Found, String> {
     let mut at = 8;
-    let (mut packet_bytes, mut is_open_ended) = (0, false);
+    if bytes.len() < at {
+        return Err("the header is cut".into());
+    }
+    let (mut packet_bytes, mut packet_samples, mut is_open_ended) = (0, 0, false);
     // Some writers end on an odd number of bytes and add one.
     while bytes[at..] != [0] && at < bytes.len() {
         let (id, size) = (be32(bytes, at).map(u32::to_be_bytes), be64(bytes, at + 4));
@@ -293,10 +338,11 @@ fn caf(bytes: &[u8]) -> Result<Found, String> {
         let body = &bytes[at + 12..];
         if &id == b"desc" {
             let field = |at| be32(body, at).ok_or("the description is cut");
-            packet_bytes = field(16)?;
+            (packet_bytes, packet_samples) = (field(16)?, field(20)?);
             check_channels(field(24)?)?;
-            if packet_bytes > 1 << 20 {
-                return Err(format!("packets of {packet_bytes} bytes"));
+            // A decoder sets room aside for as much as this tells of.
+            if packet_bytes > 1 << 20 || packet_samples > 1 << 16 {
+                return Err(format!("packets of {packet_bytes} bytes, {packet_samples} samples"));
             }
         }
         is_open_ended = &id == b"data" && size == u64::MAX;
@@ -313,7 +359,8 @@ fn caf(bytes: &[u8]) -> Result<Found, String> {
         }
         at += 12 + size as usize;
     }
-    Ok(Found { is_open_ended, ..Found::all(Container::Caf, 0..bytes.len()) })
+    let block_bytes = (packet_samples == 1).then_some(packet_bytes);
+    Ok(Found { block_bytes, is_open_ended, ..Found::all(Container::Caf, 0..bytes.len()) })
 }
 
 /// MP4 and its kin: boxes without a gap up to the last byte; where samples lie its tables tell.
@@ -369,15 +416,52 @@ fn mpeg(bytes: &[u8], start: usize) -> Result<Found, String> {
     const FORMAT: u32 = 0x001e_0c00;
     let format = |header: u32| (header & FORMAT, header >> 6 & 3 == 3);
     let first = be32(bytes, 0).unwrap_or(0);
-    let (mut n_frames, mut samples) = (0, 0);
+    let (mut n_frames, mut samples, mut borrowed) = (0, 0, None);
     let end = frames(bytes, start, |frame| {
         let header = be32(frame, 0)?;
         let n_bytes;
         (n_bytes, samples) = mpeg_frame(header)?;
         n_frames += 1;
+        // The first may hold no sound but what is said of all.
+        if n_frames < 3 && borrowed.is_none() && !is_told(frame, header) {
+            borrowed = Some(borrowed_bytes(frame, header));
+        }
         (format(header) == format(first)).then_some(n_bytes)
     })?;
+    if let Some(n) = borrowed.filter(|&n| n > 0) {
+        // A decoder makes silence of it.
+        return Err(format!(
+            "the first frame lacks {n} bytes that stood before it: a part cut out of a sound"
+        ));
+    }
     Ok(Found { packets: Some((n_frames, samples)), ..Found::all(Container::Mpeg, start..start + end) })
+}
+
+/// Where the side information of a frame of layer III starts and ends.
+fn side_info(header: u32) -> Range<usize> {
+    let (is_mpeg1, is_mono) = (header >> 19 & 3 == 3, header >> 6 & 3 == 3);
+    let start = if header >> 16 & 1 == 0 { 6 } else { 4 };
+    let n_bytes = match (is_mpeg1, is_mono) {
+        (true, false) => 32,
+        (true, true) | (false, false) => 17,
+        (false, true) => 9,
+    };
+    start..start + n_bytes
+}
+
+/// Whether a frame is one that tells of the others in place of sound.
+fn is_told(frame: &[u8], header: u32) -> bool {
+    // The tag's place does not heed a checksum.
+    let at = side_info(header | 1 << 16).end;
+    let tag = |at: usize| frame.get(at..at + 4).unwrap_or_default();
+    [&b"Xing"[..], b"Info"].contains(&tag(at)) || tag(36) == b"VBRI"
+}
+
+/// Bytes before a frame of layer III that its sound begins in: `main_data_begin` (ISO 11172-3, 2.4.1.7).
+fn borrowed_bytes(frame: &[u8], header: u32) -> u32 {
+    let is_layer3 = header >> 17 & 3 == 1;
+    let bits = be16(frame, side_info(header).start).filter(|_| is_layer3).map_or(0, u32::from);
+    if header >> 19 & 3 == 3 { bits >> 7 } else { bits >> 8 }
 }
 
 /// Bytes and samples a channel of the frame with this header (ISO 11172-3, 2.4.2.3; 13818-3; 2.5 as everyone does it).
@@ -457,7 +541,7 @@ fn is_trailer(rest: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::testing::{aiff, flac, mp3, ogg_flac, wav},
+        super::testing::{aiff, flac, mp3, ogg_flac, rf64, wav},
         *,
     };
 
@@ -495,6 +579,48 @@ mod tests {
     }
 
     #[test]
+    fn headers_that_are_cut_anywhere_are_errors() {
+        let heads: [&[u8]; 5] =
+            [b"caff\0\x01\0", b"OggS\0", b"fLaC\0\0\0\x22", b"RIFF\0\0\0\0WAVEfmt ", b"FORM\0\0\0\0AIFFCOMM"];
+        for head in heads {
+            for n in 1..=head.len() {
+                assert!(find(&head[..n]).is_err(), "{n} bytes of {head:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_mp3_that_begins_inside_of_a_sound_is_an_error() {
+        let mut part = mp3(3);
+        part[4] = 1;
+        assert_eq!(
+            error(&part),
+            "the first frame lacks 2 bytes that stood before it: a part cut out of a sound"
+        );
+        // What tells of the others is no sound; the one behind it is the first.
+        let side = if part[3] >> 6 == 3 { 17 } else { 32 };
+        part[4 + side..8 + side].copy_from_slice(b"Info");
+        assert!(find(&part).is_ok());
+        part[417 + 4] = 0x80;
+        assert!(error(&part).starts_with("the first frame lacks 256 bytes"));
+    }
+
+    #[test]
+    fn streams_of_ogg_are_not_without_number() {
+        let page = |serial: u32| {
+            let mut page = b"OggS\0\x02\0\0\0\0\0\0\0\0........\0\0\0\0\0".to_vec();
+            page[14..18].copy_from_slice(&serial.to_le_bytes());
+            page[18..22].fill(0);
+            let crc = checksum(&page).unwrap();
+            page[22..26].copy_from_slice(&crc.to_le_bytes());
+            page
+        };
+        let pages: Vec<u8> = (0..100).flat_map(page).collect();
+        assert_eq!(error(&pages), "more than 64 streams side by side");
+        assert_eq!(error(&pages[..27 * 64]), "a stream has no last page");
+    }
+
+    #[test]
     fn a_frame_that_is_cut_or_junk_between_two_is_an_error() {
         let whole = mp3(3);
         assert_eq!(error(&whole[..whole.len() - 1]), "416 bytes of a frame of 417 at byte 834");
@@ -520,6 +646,21 @@ mod tests {
         let mut streamed = whole;
         streamed[40..44].fill(255);
         assert!(find(&streamed).unwrap().is_open_ended);
+        streamed[..4].copy_from_slice(b"RF64");
+        assert_eq!(error(&streamed), "no ds64 chunk before the data");
+    }
+
+    #[test]
+    fn an_rf64_is_read_as_a_riff_of_its_own_data() {
+        let riff = wav(8000, &[vec![1, 2, 3], vec![4, 5, 6]]);
+        let whole = rf64(&riff);
+        let found = find(&whole).unwrap();
+        assert_eq!((found.container, found.is_open_ended), (Container::Wav, false));
+        assert_eq!(found.head[..8], *b"RIFF\xff\xff\xff\xff");
+        assert_eq!(found.head[found.head.len() - 8..], *b"data\x0c\0\0\0");
+        assert_eq!(whole[found.bytes.clone()], riff[44..]);
+        let cut = &whole[..found.bytes.end - 1];
+        assert_eq!(error(cut), "11 bytes of the 12 that a chunk is to have");
     }
 
     #[test]

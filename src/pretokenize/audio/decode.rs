@@ -6,7 +6,7 @@ use std::io::{Cursor, ErrorKind, Read};
 use symphonia::{
     core::{
         audio::{Audio, AudioBuffer, GenericAudioBufferRef, sample::Sample},
-        codecs::audio::{AudioDecoder, AudioDecoderOptions},
+        codecs::audio::{AudioCodecId, AudioDecoder, AudioDecoderOptions, well_known::*},
         errors::Error,
         formats::{FormatOptions, FormatReader, Track, TrackType},
         io::{MediaSource, MediaSourceStream, ReadBytes, ReadOnlySource},
@@ -18,7 +18,16 @@ use symphonia::{
     },
 };
 
-use super::container::{self, Container, Found, MAX_CHANNELS};
+use super::{
+    codebooks,
+    container::{self, Container, Found, MAX_CHANNELS},
+    pcm::{Form, Pcm},
+};
+
+/// Why floats are refused.
+pub(super) const NO_NUMBER: &str = "a sample is not a number";
+/// And why content without any sample is.
+pub(super) const NO_SAMPLE: &str = "no sound: not one sample";
 
 /// How samples are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +35,26 @@ pub(super) struct Spec {
     /// Samples a second of each channel.
     pub(super) rate: u32,
     pub(super) n_channels: usize,
+}
+
+/// Content whose header has been read.
+pub(super) enum Opened<'a> {
+    /// Its samples lie there as they are.
+    Samples(Pcm),
+    /// They are to be decoded.
+    Packets(Box<Decoder<'a>>),
+}
+
+impl<'a> Opened<'a> {
+    /// # Errors
+    /// As [`Decoder::open`].
+    pub(super) fn new(bytes: &'a [u8]) -> Result<Self, String> {
+        let decoder = Decoder::open(bytes)?;
+        match decoder.samples() {
+            Some((form, spec, n)) => decoder.into_pcm(form, spec, n).map(Self::Samples),
+            None => Ok(Self::Packets(Box::new(decoder))),
+        }
+    }
 }
 
 /// The default track of sound, or the first, of encoded content.
@@ -50,11 +79,46 @@ impl<'a> Decoder<'a> {
         let track = reader.default_track(TrackType::Audio).ok_or("no track of sound")?.clone();
         let params = track.codec_params.as_ref().and_then(|params| params.audio());
         let params = params.ok_or("a track without a codec")?;
+        if let (CODEC_ID_VORBIS, Some(headers)) = (params.codec, &params.extra_data) {
+            codebooks::check(headers)?;
+        }
         // `verify` makes FLAC check the samples against the MD5 in its header.
         let options = AudioDecoderOptions::default().verify(true);
         let codec = symphonia::default::get_codecs().make_audio_decoder(params, &options);
         let codec = codec.map_err(|error| error.to_string())?;
         Ok(Self { found, reader, codec, track, spec: None, n_decoded: 0, n_packets: 0, packet_bytes: 0 })
+    }
+
+    /// Of content whose samples lie there as they are, one block after the other: what they are, and how many a channel, unless they go
+    /// on to the end.
+    fn samples(&self) -> Option<(Form, Spec, Option<u64>)> {
+        let params = self.codec.codec_params();
+        let form = match self.found.container {
+            Container::Wav | Container::Aiff | Container::Caf => form(params.codec)?,
+            _ => return None,
+        };
+        let spec = self.spec().filter(|spec| spec.rate > 0 && spec.n_channels > 0)?;
+        // A header of CAF may tell of blocks that its samples do not fill.
+        let block_bytes = (spec.n_channels * form.n_bytes()) as u32;
+        let is_packed = self.found.container != Container::Caf || self.found.block_bytes == Some(block_bytes);
+        let has_all_bits = params.bits_per_sample == params.bits_per_coded_sample;
+        let n = self.n_told();
+        let is_bounded = n.is_some() || self.found.container == Container::Wav && self.found.is_open_ended;
+        (is_packed && has_all_bits && is_bounded).then_some((form, spec, n))
+    }
+
+    /// The samples, which start where its reader stands behind the header.
+    fn into_pcm(self, form: Form, spec: Spec, n: Option<u64>) -> Result<Pcm, String> {
+        let bytes = self.found.bytes.clone();
+        let position = (self.reader.into_inner().pos() as usize).saturating_sub(self.found.head.len());
+        let start = bytes.start + position.min(bytes.len());
+        let block_bytes = form.n_bytes() * spec.n_channels;
+        let n_left = (bytes.end - start) / block_bytes;
+        match n.unwrap_or(n_left as u64) {
+            told if told > n_left as u64 => Err(format!("{n_left} samples where the header tells {told}")),
+            0 => Err(NO_SAMPLE.into()),
+            n => Ok(Pcm { form, spec, bytes: start..start + n as usize * block_bytes }),
+        }
     }
 
     /// What the last packet was like; before the first, what the header tells.
@@ -109,7 +173,7 @@ impl<'a> Decoder<'a> {
         self.spec = Some(spec);
         planes.resize_with(spec.n_channels, Vec::new);
         if !append(&buffer, planes) {
-            return Err("a sample is not a number".into());
+            return Err(NO_NUMBER.into());
         }
         self.n_decoded += buffer.frames() as u64;
         Ok(Some(spec))
@@ -149,7 +213,7 @@ impl<'a> Decoder<'a> {
             _ => {}
         }
         if n == 0 {
-            return Err("no sound: not one sample".into());
+            return Err(NO_SAMPLE.into());
         }
         Ok(())
     }
@@ -168,12 +232,35 @@ impl<'a> Decoder<'a> {
     }
 }
 
+/// How the samples of a codec lie in content, if it leaves them as they are.
+fn form(codec: AudioCodecId) -> Option<Form> {
+    Some(match codec {
+        CODEC_ID_PCM_U8 => Form::U8,
+        CODEC_ID_PCM_S8 => Form::S8,
+        CODEC_ID_PCM_S16LE => Form::S16Le,
+        CODEC_ID_PCM_S16BE => Form::S16Be,
+        CODEC_ID_PCM_S24LE => Form::S24Le,
+        CODEC_ID_PCM_S24BE => Form::S24Be,
+        CODEC_ID_PCM_S32LE => Form::S32Le,
+        CODEC_ID_PCM_S32BE => Form::S32Be,
+        CODEC_ID_PCM_F32LE => Form::F32Le,
+        CODEC_ID_PCM_F32BE => Form::F32Be,
+        CODEC_ID_PCM_F64LE => Form::F64Le,
+        CODEC_ID_PCM_F64BE => Form::F64Be,
+        CODEC_ID_PCM_ALAW => Form::ALaw,
+        CODEC_ID_PCM_MULAW => Form::MuLaw,
+        _ => return None,
+    })
+}
+
 /// What reads the packets of a container that lies in `bytes`.
 fn reader<'a>(found: &Found, bytes: &'a [u8]) -> Result<Box<dyn FormatReader + 'a>, Error> {
     let source: Box<dyn MediaSource + 'a> = match found.container {
         // Of what is seekable, these guess the number of samples from the first frames, and cut off what comes behind.
         Container::Mpeg | Container::Adts => Box::new(ReadOnlySource::new(bytes)),
-        Container::Flac => Box::new(ReadOnlySource::new(Cursor::new(found.head.clone()).chain(bytes))),
+        _ if !found.head.is_empty() => {
+            Box::new(ReadOnlySource::new(Cursor::new(found.head.clone()).chain(bytes)))
+        }
         _ => Box::new(Cursor::new(bytes)),
     };
     let mut stream = MediaSourceStream::new(source, Default::default());
@@ -228,14 +315,17 @@ fn each<S: Sample>(samples: &AudioBuffer<S>, planes: &mut [Vec<i16>], to_s16: im
     }
 }
 
-fn from_f32(sample: f32) -> i16 {
-    /// Adding it leaves no bits for a fraction, so that the sum is rounded; faster than `round_ties_even` where that is a call.
+/// The whole number next to 32768 times `sample`, halves to the even one, within 16 bits.
+pub(super) fn from_f32(sample: f32) -> i16 {
+    /// Adding it leaves no bits for a fraction, so that the sum is rounded, and the last 16 bits are the number's.
     const ROUND: f32 = 1.5 * (1u32 << 23) as f32;
-    ((sample * 32768.0).clamp(-32768.0, 32767.0) + ROUND - ROUND) as i16
+    ((sample * 32768.0).clamp(-32768.0, 32767.0) + ROUND).to_bits() as i16
 }
 
-fn from_f64(sample: f64) -> i16 {
-    (sample * 32768.0).clamp(-32768.0, 32767.0).round_ties_even() as i16
+/// As [`from_f32`].
+pub(super) fn from_f64(sample: f64) -> i16 {
+    const ROUND: f64 = 1.5 * (1u64 << 52) as f64;
+    ((sample * 32768.0).clamp(-32768.0, 32767.0) + ROUND).to_bits() as i16
 }
 
 #[cfg(test)]

@@ -19,8 +19,8 @@ const SPAN: u32 = 128;
 const MAX_POINTS: u32 = 4096;
 /// Positions between two samples that a filter is tabled for. Ratios that need more are interpolated between four of them.
 const MAX_PHASES: u64 = 512;
-/// Filters kept for the next sound of the same rate.
-const MAX_KEPT: usize = 16;
+/// Filters kept for the next sound of the same rate, of 17 MB each at the most.
+const MAX_KEPT: usize = 4;
 const WINDOW: WindowFunction = WindowFunction::BlackmanHarris2;
 /// Rates between which there is resampling, in samples a second; those that settings may ask for.
 const RATES: std::ops::RangeInclusive<u32> = 1000..=768_000;

@@ -1,11 +1,13 @@
 //! Which language a row is in, by what is said of it or by its content. Knows nothing of items.
 
+use std::time::Instant;
+
 use super::languages::{GRAMMARS, Grammar};
-use super::tree::{errors, parse};
+use super::tree::{OutOfTime, errors, parse};
 use crate::{config::Language, pretokenize::Content};
 
 /// Bytes at the start of content that its language is found out by.
-const HEAD_BYTES: usize = 32 << 10;
+pub(super) const HEAD_BYTES: usize = 32 << 10;
 /// Of a head, the part of its bytes that may be in syntax errors: 1 in so many.
 const ERRORS_ONE_IN: u64 = 50;
 
@@ -24,13 +26,20 @@ pub(super) enum Found {
 
 /// The language of `content`: what the settings say, else what the row says, else its path's ending, else its first line, else the
 /// content.
-pub(super) fn language(settings: Option<Language>, content: &Content) -> Found {
+///
+/// # Errors
+/// After `deadline`.
+pub(super) fn language(
+    settings: Option<Language>,
+    content: &Content,
+    deadline: Instant,
+) -> Result<Found, OutOfTime> {
     if let Some(language) = settings {
-        return Found::OneOf(vec![Grammar::of(language)]);
+        return Ok(Found::OneOf(vec![Grammar::of(language)]));
     }
     let path = content.path.as_deref().and_then(by_ending);
     if let Some(named) = content.language.as_deref().map(str::trim).filter(|named| !named.is_empty()) {
-        return match by_name(named) {
+        return Ok(match by_name(named) {
             // Data sets know no TSX.
             Some(Language::TypeScript) => Found::OneOf(match path {
                 Some(Language::Tsx) => vec![Grammar::of(Language::Tsx)],
@@ -38,17 +47,17 @@ pub(super) fn language(settings: Option<Language>, content: &Content) -> Found {
             }),
             Some(language) => Found::OneOf(vec![Grammar::of(language)]),
             None => Found::Other(named.to_owned()),
-        };
+        });
     }
-    match path {
+    Ok(match path {
         // C++ has no ending of its own for headers, and C takes much of it for something else.
         Some(Language::C) if content.path.as_deref().and_then(ending).as_deref() == Some("h") => {
             let (c, cpp) = (Grammar::of(Language::C), Grammar::of(Language::Cpp));
             Found::OneOf(if looks_like_cpp(&content.bytes) { vec![cpp, c] } else { vec![c, cpp] })
         }
         Some(language) => Found::OneOf(vec![Grammar::of(language)]),
-        None => by_content(&content.bytes),
-    }
+        None => by_content(&content.bytes, deadline)?,
+    })
 }
 
 pub(super) fn by_name(named: &str) -> Option<Language> {
@@ -77,12 +86,12 @@ fn looks_like_cpp(bytes: &[u8]) -> bool {
     })
 }
 
-fn by_content(bytes: &[u8]) -> Found {
+fn by_content(bytes: &[u8], deadline: Instant) -> Result<Found, OutOfTime> {
     if let Some(line) = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).strip_prefix(b"#!") {
         let end = memchr::memchr(b'\n', line).unwrap_or(line.len());
-        return by_interpreter(&line[..end]).map_or(Found::Unknown, |grammar| Found::OneOf(vec![grammar]));
+        return Ok(by_interpreter(&line[..end]).map_or(Found::Unknown, |grammar| Found::OneOf(vec![grammar])));
     }
-    by_errors(head(bytes)).map_or(Found::Unknown, |grammar| Found::OneOf(vec![grammar]))
+    Ok(by_errors(head(bytes), deadline)?.map_or(Found::Unknown, |grammar| Found::OneOf(vec![grammar])))
 }
 
 /// The language of `#!/usr/bin/env -S python3.12 -u`, without `#!`.
@@ -108,10 +117,10 @@ fn head(bytes: &[u8]) -> &[u8] {
 }
 
 /// The language in which `head` has the fewest errors, if they are few and there are items that another text would hardly have.
-fn by_errors(head: &[u8]) -> Option<&'static Grammar> {
+fn by_errors(head: &[u8], deadline: Instant) -> Result<Option<&'static Grammar>, OutOfTime> {
     let mut best: Option<(u64, &Grammar)> = None;
     for grammar in &GRAMMARS {
-        let Some(tree) = parse(head, grammar) else { continue };
+        let Some(tree) = parse(head, grammar, deadline)? else { continue };
         let n_errors = errors(&tree);
         let is_better = best.is_none_or(|(least, _)| n_errors < least);
         let is_code = || {
@@ -123,7 +132,7 @@ fn by_errors(head: &[u8]) -> Option<&'static Grammar> {
             best = Some((n_errors, grammar));
         }
     }
-    best.map(|(_, grammar)| grammar)
+    Ok(best.map(|(_, grammar)| grammar))
 }
 
 #[cfg(test)]
@@ -132,7 +141,8 @@ mod tests {
 
     fn found(language: Option<&str>, path: Option<&str>, bytes: &[u8]) -> String {
         let (language, path) = (language.map(str::to_owned), path.map(str::to_owned));
-        match super::language(None, &Content { bytes: bytes.to_vec(), path, language }) {
+        let deadline = Instant::now() + std::time::Duration::from_secs(600);
+        match super::language(None, &Content { bytes: bytes.to_vec(), path, language }, deadline).unwrap() {
             Found::OneOf(grammars) => {
                 grammars.iter().map(|grammar| grammar.name).collect::<Vec<_>>().join(" or ")
             }
@@ -154,8 +164,9 @@ mod tests {
         let settings = super::language(
             Some(Language::Java),
             &Content { language: Some("C".to_owned()), ..Content::default() },
+            Instant::now(),
         );
-        assert!(matches!(settings, Found::OneOf(grammars) if grammars[0].name == "java"));
+        assert!(matches!(settings, Ok(Found::OneOf(grammars)) if grammars[0].name == "java"));
     }
 
     #[test]

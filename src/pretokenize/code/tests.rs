@@ -2,11 +2,15 @@
 
 use super::*;
 
+/// Time that no test takes.
+const MINUTES: Duration = Duration::from_secs(600);
+
 /// Kind, name ("" for none) and text.
 type Piece<'a> = (&'a str, &'a str, &'a str);
 
 fn view(language: Option<Language>, content: Content) -> View {
-    let mut views = Code::new(&PretokenizeCode { language }, 1 << 30).views(content.clone()).unwrap();
+    let mut views =
+        Code::new(&PretokenizeCode { language }, 1 << 30, MINUTES).views(content.clone()).unwrap();
     let view = views.pop().unwrap();
     assert!(views.is_empty());
     assert_eq!((view.modality, &view.name, &view.bytes), ("code", &None, &content.bytes));
@@ -428,11 +432,45 @@ fn bytes_that_are_no_text_are_kept() {
 
 #[test]
 fn a_document_over_the_limit_is_refused() {
-    let code = Code::new(&PretokenizeCode::default(), 3);
+    let code = Code::new(&PretokenizeCode::default(), 3, MINUTES);
     let content = |bytes: &[u8]| Content { bytes: bytes.to_vec(), ..Content::default() };
     assert!(code.views(content(b"abc")).is_ok());
     assert_eq!(code.views(content(b"abcd")), Err(too_long_decoded(4, 3)));
     assert_eq!(code.estimate(&content(b"abcd")), 4);
+}
+
+#[test]
+fn a_parse_that_does_not_come_to_an_end_is_given_up() {
+    let code =
+        Code::new(&PretokenizeCode { language: Some(Language::Rust) }, 1 << 30, Duration::from_secs(1));
+    let started = Instant::now();
+    let content = Content { bytes: b")*".repeat(4000), ..Content::default() };
+    assert_eq!(code.views(content), Err("decoding took longer than pretokenize.row_seconds = 1".into()));
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+/// Highest resident memory of a process that tiles so many bytes of it, less that of one that tiles a single one, with 3 operations a
+/// byte; today's bound is lower.
+#[test]
+fn memory_is_set_aside_for_what_is_not_code_too() {
+    let code = Code::new(&PretokenizeCode::default(), 1 << 30, MINUTES);
+    for (n_bytes, unit, measured) in [
+        (300_000, "a::", 275_000_000), // as C
+        (100_000, "a<", 89_354_240),   // as C++
+        (20_000, "a(a(a(}[", 20_017_152),
+        (8_000, ";-:?", 51_884_032),
+        (4_000, "{[a=>async -", 74_571_776), // as Java
+    ] {
+        let mut bytes = unit.repeat(n_bytes).into_bytes();
+        bytes.truncate(n_bytes);
+        let overhead = code.overhead(&Content { bytes, ..Content::default() });
+        assert!(overhead >= measured, "{n_bytes} of {unit}: {overhead}");
+    }
+    let overhead = |n_bytes| code.overhead(&Content { bytes: vec![b'a'; n_bytes], ..Content::default() });
+    assert_eq!(overhead(0), 0);
+    assert!(overhead(tree::MAX_PARSED_BYTES) < 5 << 28);
+    // What is not parsed takes nothing, but its head may be, to find out its language.
+    assert_eq!(overhead(tree::MAX_PARSED_BYTES + 1), overhead(find::HEAD_BYTES));
 }
 
 /// Trees nest as deep as brackets do, and this thread's stack is small.
@@ -456,6 +494,8 @@ fn what_takes_more_than_code_does_is_all_rest() {
     for (language, unit, n) in [
         // The last 20 kB of it take a gigabyte.
         (Language::Java, "a<", 200_000),
+        // All ways to read what stands before the end would take 200 MB.
+        (Language::Cpp, ";-:?", 5_000),
         // Each is looked for the end of.
         (Language::JavaScript, "/*a", 100_000),
         (Language::Rust, "fn a() {}\n", tree::MAX_PARSED_BYTES / 10 + 1),

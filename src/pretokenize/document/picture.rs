@@ -1,22 +1,22 @@
-//! A page in, its picture out. Knows of pixels, not of text.
+//! A page in, its picture out. Knows of pixels, not of text, and of images only what is to be asked before.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hayro::{
-    PixmapSettings, RenderCache, RenderSettings,
-    hayro_interpret::{InterpreterSettings, InterpreterWarning},
-    hayro_syntax::{
-        Pdf,
-        object::{
-            Name, Object,
-            dict::keys::{HEIGHT, SUBTYPE, WIDTH},
-        },
-        page::Page,
+    RenderCache, RenderSettings,
+    hayro_interpret::{InterpreterSettings, InterpreterWarning, TransformExt as _},
+    kurbo::Affine,
+    render_into,
+    vello_cpu::{
+        self, Level, Pixmap, RasterizerSettings, RenderContext, TargetInit, color::palette::css::WHITE,
     },
-    vello_cpu::color::palette::css::WHITE,
 };
+use hayro_syntax::page::Page;
 
+pub(super) use self::image::check_images;
 use crate::pretokenize::too_long_decoded;
+
+mod image;
 
 /// Draws the pages of a file.
 pub(super) struct Painter<'a> {
@@ -70,29 +70,25 @@ impl<'a> Painter<'a> {
             return Err(too_long_decoded(n_bytes, self.most));
         }
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let output = PixmapSettings { x_scale: self.scale, y_scale: self.scale, bg_color: WHITE };
-        let pixels = hayro::render(page, &self.cache, &self.settings, &RenderSettings::default(), &output);
+        let pixels = self.pixels(page, width as u16, height as u16);
         if let Some(fault) = *self.fault.lock().unwrap_or_else(PoisonError::into_inner) {
             return Err(fault.to_owned());
         }
         let rgb = pixels.data().iter().flat_map(|pixel| [pixel.r, pixel.g, pixel.b]).collect();
         Ok(Picture { width: pixels.width().into(), height: pixels.height().into(), rgb })
     }
-}
 
-/// Refuses images that have more than `most` bytes once decoded: which of them a page shows is only known when it is drawn.
-pub(super) fn check_images(pdf: &Pdf, most: u64) -> Result<(), String> {
-    for object in pdf.objects() {
-        let Object::Stream(stream) = object else { continue };
-        let dict = stream.dict();
-        if dict.get::<Name<'_>>(SUBTYPE).as_deref() != Some(b"Image") {
-            continue;
-        }
-        let side = |key: &[u8]| u64::from(dict.get::<u32>(key).unwrap_or(0));
-        let n_bytes = side(WIDTH).saturating_mul(side(HEIGHT)).saturating_mul(4);
-        if n_bytes > most {
-            return Err(format!("an image of {n_bytes} bytes once decoded, more than {most}"));
-        }
+    /// Draws `page` as `hayro::render` does, but with the instructions that each processor of its kind has: others round otherwise.
+    fn pixels(&self, page: &'a Page<'a>, width: u16, height: u16) -> Pixmap {
+        let settings = vello_cpu::RenderSettings { level: Level::baseline(), num_threads: 0 };
+        let mut context = RenderContext::new_with(width, height, settings);
+        let place = Affine::scale(f64::from(self.scale)) * page.initial_transform(true).to_kurbo();
+        render_into(page, &self.cache, &self.settings, &RenderSettings::default(), &mut context, place);
+        context.flush();
+        let mut pixels = Pixmap::new(width, height);
+        let over_white =
+            RasterizerSettings { target_init: TargetInit::Clear(WHITE), ..RasterizerSettings::default() };
+        context.render_with(&mut pixels, &mut vello_cpu::Resources::default(), over_white);
+        pixels
     }
-    Ok(())
 }

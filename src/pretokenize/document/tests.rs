@@ -109,6 +109,12 @@ fn each_page_with_text_is_a_segment_that_ends_its_line() {
 }
 
 #[test]
+fn an_empty_stream_is_empty_content() {
+    let (text, _) = text_of(pages_with(HELVETICA, &[stream("/Filter/FlateDecode", b"")], &[])).unwrap();
+    assert_eq!(text, "");
+}
+
+#[test]
 fn a_file_without_text_is_a_document_of_no_bytes() {
     let (text, meta) = text_of(pages(&["0 0 10 10 re f"])).unwrap();
     assert_eq!((text.as_str(), meta.len()), ("", 0));
@@ -125,12 +131,19 @@ fn spaces_and_lines_are_where_the_page_has_them() {
 }
 
 #[test]
-fn forms_show_their_text_where_they_are_shown() {
+fn forms_show_their_text_where_and_how_they_are_shown() {
     let resources = "<</XObject<</X 5 0 R>>>>";
     let form = stream(&format!("/Subtype/Form/Resources {HELVETICA}"), b"BT /F 10 Tf (form) Tj ET");
     let content = stream("", b"/X Do q 1 0 0 1 0 20 cm /X Do Q");
     let (text, _) = text_of(pages_with(resources, &[content], &[form])).unwrap();
     assert_eq!(text, "form\nform\n");
+
+    // The font and its size are those that are set where the form is shown.
+    let resources = HELVETICA.replacen("<<", "<</XObject<</X 5 0 R>>", 1);
+    let form = stream("/Subtype/Form", b"BT (a) Tj 20 0 Td (b) Tj ET");
+    let content = stream("", b"BT /F 100 Tf ET /X Do 1 0 0 1 0 300 cm BT /F 10 Tf ET /X Do");
+    let (text, _) = text_of(pages_with(&resources, &[content], &[form])).unwrap();
+    assert_eq!(text, "ab\na b\n");
 }
 
 #[test]
@@ -184,12 +197,128 @@ fn pictures_above_the_limit_are_not_drawn() {
     assert_eq!(refused, format!("page 1: {}", too_long_decoded(15_000, 14_999)));
 }
 
+/// A page with one image, of this dictionary and these bytes.
+fn with_image(dictionary: &str, bytes: &[u8]) -> Vec<u8> {
+    let image = stream(&format!("/Subtype/Image{dictionary}"), bytes);
+    let content = stream("", b"100 0 0 50 0 0 cm /X Do");
+    pages_with("<</XObject<</X 5 0 R>>>>", &[content], &[image])
+}
+
+/// The bytes of a page's picture.
+fn drawn(file: Vec<u8>) -> Result<Vec<u8>, String> {
+    Ok(views(file, &[DocumentView::Image])?.remove(0).bytes)
+}
+
+#[test]
+fn images_are_drawn_whole_or_not_at_all() {
+    let size = "/Width 1/Height 2/BitsPerComponent 8";
+    let rgb = |bytes: &[u8]| drawn(with_image(&format!("{size}/ColorSpace/DeviceRGB"), bytes));
+    let picture = rgb(&[255, 0, 0, 0, 0, 255]).unwrap();
+    assert_eq!((&picture[..3], &picture[14_997..]), (&[255, 0, 0][..], &[0, 0, 255][..]));
+    assert_eq!(rgb(&[255, 0, 0, 0, 0]).unwrap_err(), "an image of 5 bytes once decoded, of 6");
+    let packed = deflated(&[7; 6]);
+    let flate = format!("{size}/ColorSpace/DeviceRGB/Filter/FlateDecode");
+    assert!(drawn(with_image(&flate, &packed)).is_ok());
+    assert!(drawn(with_image(&flate, &packed[..packed.len() - 5])).unwrap_err().contains("truncated"));
+    let named = format!("{size}/ColorSpace[/Indexed/DeviceRGB 0<ff0000>]");
+    assert!(drawn(with_image(&named, &[0, 0])).is_ok() && drawn(with_image(&named, &[0])).is_err());
+
+    // Two white rows and the end of Group 4.
+    let fax = |height: u32| {
+        let fax = format!("/Width 8/Height {height}/Filter/CCITTFaxDecode/DecodeParms<</K -1/Columns 8>>");
+        drawn(with_image(&fax, &[0xc0, 0x04, 0x00, 0x40]))
+    };
+    assert!(fax(2).is_ok());
+    assert_eq!(fax(3).unwrap_err(), "an image of CCITT of which 2 rows of 3 can be decoded");
+
+    let jpeg: Vec<u8> =
+        (0..JPEG.len() / 2).map(|i| u8::from_str_radix(&JPEG[2 * i..2 * i + 2], 16).unwrap()).collect();
+    let dct = |side: u32, bytes: &[u8]| {
+        let dct = format!("/Width {side}/Height 8/BitsPerComponent 8/ColorSpace/DeviceGray/Filter/DCTDecode");
+        drawn(with_image(&dct, bytes))
+    };
+    assert!(dct(8, &jpeg).is_ok());
+    assert!(dct(8, &jpeg[..jpeg.len() - 2]).unwrap_err().ends_with("before its EOI marker"));
+    assert_eq!(dct(4, &jpeg).unwrap_err(), "64 pixels, more than 32");
+
+    let jbig2 = |bytes: &[u8]| drawn(with_image("/Width 8/Height 8/Filter/JBIG2Decode", bytes)).unwrap_err();
+    let page = |side: u32| {
+        let head = [0, 0, 0, 0, 48, 0, 1, 0, 0, 0, 19];
+        [&head, &side.to_be_bytes()[..], &side.to_be_bytes()[..], &[0; 11]].concat()
+    };
+    assert_eq!(jbig2(&page(8)[..29]), "a segment of an image of JBIG2 is not all there");
+    let symbols = [1, 2, 3, 4, 0, 0, 1, 0, 0, 0, 2, 0, 1];
+    assert_eq!(jbig2(&[&page(8)[..], &symbols].concat()), "an image of JBIG2 with Huffman codes");
+
+    let jpx = drawn(with_image("/Width 8/Height 8/Filter/JPXDecode", &code_stream(8, 8))).unwrap_err();
+    assert_eq!(jpx, "an image of JPEG 2000 ends before its end");
+}
+
+/// 8 × 8 pixels of grey.
+const JPEG: &str = "ffd8ffe000104a46494600010100000100010000ffdb0043001b12141714111b1716171e1c1b2028422b28252528513a3d30\
+    42605565645f555d5b6a7899816a7190735b5d85b586909ea3abadab6780bcc9baa6c799a8aba4ffc0000b080008000801011100ffc40014\
+    000100000000000000000000000000000002ffc40017100003010000000000000000000000000000030532ffda0008010100003f00305593\
+    ffd9";
+
+/// The beginning of JPEG 2000: an image of one component in tiles of this side.
+fn code_stream(side: u32, tile: u32) -> Vec<u8> {
+    let mut stream = vec![0xff, 0x4f, 0xff, 0x51, 0, 41, 0, 0];
+    for number in [side, side, 0, 0, tile, tile, 0, 0] {
+        stream.extend(number.to_be_bytes());
+    }
+    stream.extend([0, 1, 7, 1, 1]);
+    stream
+}
+
+#[test]
+fn images_are_measured_by_every_number_that_memory_is_set_aside_by() {
+    let refused = |dictionary: &str, bytes: &[u8]| drawn(with_image(dictionary, bytes)).unwrap_err();
+    let too_large = |n_bytes: u64| format!("an image of {n_bytes} bytes once decoded, more than 67108864");
+    assert_eq!(refused("/Width 5000/Height 5000", b""), too_large(100_000_000));
+    let fax = "/Width 1/Height 30000/Filter/CCITTFaxDecode/DecodeParms";
+    assert_eq!(refused(&format!("{fax}<</Columns 4000000000>>"), b""), too_large(120_000_000_000_000));
+    assert_eq!(refused(&format!("{fax}<<>>/DP<</Columns 4000000000>>"), b""), too_large(120_000_000_000_000));
+    let page = [&[0, 0, 0, 0, 48, 0, 1, 0, 0, 0, 19], &[0, 0, 255, 255].repeat(2)[..], &[0; 11]].concat();
+    assert_eq!(refused("/Width 8/Height 8/Filter/JBIG2Decode", &page), too_large(65535 * 65535));
+    let jpx = "/Width 8/Height 8/Filter/JPXDecode";
+    assert_eq!(refused(jpx, &code_stream(10_000, 10_000)), too_large(400_000_000));
+    assert_eq!(refused(jpx, &code_stream(1000, 2)), "an image of 250000 tiles, more than 65535");
+    let precincts = [0xff, 0x52, 0, 13, 1, 0, 0, 1, 0, 0, 4, 4, 0, 0, 0x11];
+    let tiny = [&code_stream(8, 8)[..], &precincts].concat();
+    assert_eq!(refused(jpx, &tiny), "an image of JPEG 2000 of tiny precincts");
+
+    let inline = |image: &str| drawn(pages(&[&format!("BI {image} ID x\nEI Q")]));
+    assert_eq!(inline("/W 5000/H 5000/CS/G/BPC 8").unwrap_err(), too_large(100_000_000));
+    let fax = inline("/W 1/H 30000/IM true/F/CCF/DP<</Columns 4000000000>>");
+    assert_eq!(fax.unwrap_err(), too_large(120_000_000_000_000));
+    assert!(inline("/W 1/H 1/CS/G/BPC 8").is_ok());
+}
+
+#[test]
+fn memory_is_guessed_from_what_a_file_says_of_its_pages() {
+    let estimate = |bytes: &[u8]| {
+        let content = Content { bytes: bytes.to_vec(), ..Content::default() };
+        let document = document(&[DocumentView::Text, DocumentView::Image], 32 << 20);
+        (document.estimate(&content), document.overhead(&content))
+    };
+    assert_eq!(estimate(b"no PDF at all, though it says /MediaBox /Type/Page"), (0, 0));
+    let two = pages(&["", ""]);
+    let n_bytes = two.len() as u64;
+    let a4_bytes = 72 * 72 * 97 * 3;
+    assert_eq!(estimate(&two), (n_bytes + 2 * a4_bytes, 32 * n_bytes + (32 << 20)));
+    let packed = [&two[..], b"<</Type/ObjStm>>", &[0; 200_000]].concat();
+    assert_eq!(estimate(&packed).0, packed.len() as u64 + 4 * a4_bytes);
+    let many = [&two[..], &b"<</Type /Page>>".repeat(100_000)].concat();
+    assert_eq!(estimate(&many).0, 18 * (32 << 20), "what the views may have at most");
+}
+
 #[test]
 fn what_is_no_pdf_or_not_all_of_one_goes_to_quarantine() {
     let refused = |bytes: &[u8]| text_of(bytes.to_vec()).unwrap_err();
     assert_eq!(refused(b""), "no bytes");
     assert_eq!(refused(b"\0"), "not a PDF file: no %PDF- at its beginning");
     assert_eq!(refused(b"%PDF-1.4\n%%EOF"), "damaged: no pages can be found in it");
+    assert_eq!(refused(&pages(&[])), "no pages");
     let whole = pages(&["BT /F 12 Tf (One) Tj ET"]);
     for length in 1..whole.len() - 1 {
         assert!(text_of(whole[..length].to_vec()).is_err(), "{length}");
@@ -248,6 +377,19 @@ fn limits_hold_before_memory_is_set_aside() {
     let reason = "a stream of more than 67108864 bytes once decoded, by limits.max_document_bytes";
     assert_eq!(text_of(pages_with(HELVETICA, &[bomb], &[])).unwrap_err(), reason);
 
+    // The reader of objects asks nobody, and is not to be led astray by what looks like the beginning of another one.
+    let objects = |packed: &[u8], trailer: &str| {
+        let objects = stream("/Type/ObjStm/N 1/First 5/Filter/FlateDecode/X(obj)", packed);
+        let content = stream("", b"BT /F 12 Tf (One) Tj ET");
+        let file = pages_with(HELVETICA, &[content], &[objects]);
+        let at = memmem::rfind(&file, b"/Root").unwrap();
+        text_of([&file[..at], trailer.as_bytes(), &file[at..]].concat()).unwrap_err()
+    };
+    assert_eq!(objects(&deflated(&vec![0; (64 << 20) + 1]), ""), reason);
+    let most = "that may have up to 72240000 bytes once decoded";
+    assert_eq!(objects(&[255; 70_000], "/X(/Encrypt)"), format!("a damaged stream {most}"));
+    assert_eq!(objects(&[255; 70_000], "/Encrypt<<>>"), format!("an encrypted stream of objects {most}"));
+
     let long = pages(&[&format!("BT /F 12 Tf {} ET", "(One) Tj ".repeat(400))]);
     let content = Content { bytes: long, ..Content::default() };
     let refused = document(&[DocumentView::Text], 1000).views(content).unwrap_err();
@@ -256,6 +398,37 @@ fn limits_hold_before_memory_is_set_aside() {
     let wide = |first: &str| {
         HELVETICA.replace("/Encoding", &format!("/FirstChar {first}/LastChar 9/Widths[1]/Encoding"))
     };
+    // A stream is measured once, but may be a page's content many times.
+    let blanks = stream("/Filter/FlateDecode", &deflated(&vec![b' '; 10 << 20]));
+    let again = |n: usize| {
+        let file =
+            String::from_utf8(pages(&[""])).unwrap().replace("4 0 R", &format!("[{}]", "5 0 R ".repeat(n)));
+        let trailer = file.rfind("xref\n0").unwrap();
+        let mut bytes = file.as_bytes()[..trailer].to_vec();
+        bytes.extend(b"5 0 obj\n");
+        bytes.extend(&blanks);
+        bytes.extend(b"\nendobj\ntrailer<</Root 1 0 R>>\n%%EOF");
+        text_of(bytes)
+    };
+    assert_eq!(again(6).unwrap().0, "");
+    assert_eq!(again(7).unwrap_err(), format!("page 1: {reason}"));
+    let same = vec![stream("", b"/X Do /X Do /X Do"); 9];
+    let refused = text_of(pages_with(
+        "<</XObject<</X 21 0 R>>>>",
+        &same,
+        &[stream("/Subtype/Form/Filter/FlateDecode", &deflated(&vec![b' '; 10 << 20]))],
+    ));
+    assert!(refused.unwrap_err().starts_with("page 9: more content than limits.max_document_bytes allows"));
+
+    let fonts: String = (0..26)
+        .map(|i| format!("/F{i} <</Type/Font/Subtype/Type1/BaseFont/Helvetica/ToUnicode 5 0 R>>"))
+        .collect();
+    let shown: String = (0..26).map(|i| format!("BT /F{i} 10 Tf ET ")).collect();
+    let fonts = format!("<</Font<<{fonts}>>>>");
+    let refused = text_of(pages_with(&fonts, &[stream("", shown.as_bytes())], std::slice::from_ref(&blanks)))
+        .unwrap_err();
+    assert_eq!(refused, "page 1: maps of characters of more than 268435456 bytes in all fonts");
+
     let content = || stream("", b"BT /F 12 Tf (One) Tj ET");
     let refused = text_of(pages_with(&wide("4000000000"), &[content()], &[])).unwrap_err();
     assert_eq!(refused, "page 1: a font whose first character is none of 256");
@@ -281,8 +454,17 @@ fn what_is_nested_without_end_is_refused_or_skipped() {
     for nested in ["[".repeat(100_000), "<</A".repeat(100_000), "(".repeat(100_000), "q ".repeat(20_000)] {
         assert!(text_of(pages(&[&nested])).is_err());
         let object = nested.clone().into_bytes();
-        let _ = text_of(pages_with(HELVETICA, &[stream("", b"BT ET")], &[object]));
-        let _ = text_of(pages_with(&nested, &[stream("", b"BT ET")], &[]));
+        // An object that nothing shows is of no concern, unless it takes too long to look for streams in it.
+        let aside = text_of(pages_with(HELVETICA, &[stream("", b"BT ET")], &[object])).map(|(text, _)| text);
+        let expected = match nested.as_bytes() {
+            [b'<', ..] => Err("dictionaries within each other, more than 32 deep".to_owned()),
+            _ => Ok(String::new()),
+        };
+        assert_eq!(aside, expected);
+        match text_of(pages_with(&nested, &[stream("", b"BT ET")], &[])) {
+            Ok((text, _)) => assert!(text.is_empty() && expected.is_ok(), "what is no object is skipped"),
+            Err(reason) => assert!(reason.starts_with("damaged: ") || expected == Err(reason)),
+        }
     }
 
     let cycle = String::from_utf8(pages(&["BT /F 12 Tf (One) Tj ET"])).unwrap();
@@ -300,7 +482,8 @@ proptest! {
         with_pictures in prop::bool::weighted(0.1),
     ) {
         let packed = stream("/Filter/FlateDecode", &deflated(b"BT /F 12 Tf 20 20 Td (packed) Tj T* [(a) -300 (b)] TJ ET"));
-        let mut file = pages_with(HELVETICA, &[packed, stream("", b"BT /F 12 Tf (One) Tj ET /X Do")], &[]);
+        let objects = stream("/Type/ObjStm/N 1/First 4/X(5 0 obj<<)/Filter/FlateDecode", &deflated(b"9 0 <</A 1>>"));
+        let mut file = pages_with(HELVETICA, &[packed, stream("", b"BT /F 12 Tf (One) Tj ET /X Do")], &[objects]);
         file.truncate((length * file.len() as f64) as usize);
         for (place, byte) in changes {
             let place = place.index(file.len());
@@ -309,4 +492,51 @@ proptest! {
         let which: &[_] = if with_pictures { &[DocumentView::Text, DocumentView::Image] } else { &[DocumentView::Text] };
         let _ = views(file, which);
     }
+}
+
+#[test]
+fn a_line_of_more_dashes_than_there_is_memory_for_is_not_drawn() {
+    let form = |lines: &[u8]| stream("/Subtype/Form/BBox[0 0 100 50]", lines);
+    let shows = "<</XObject<</X 5 0 R>>/ExtGState<</G<</D[[.00001]0]>>>>>>";
+    let (far, near) = (b"0 0 m 100 2147483647 l S" as &[u8], b"0 0 m 100 50 l S" as &[u8]);
+    for (content, shown) in [
+        ([b"[3 1] 0 d ", far].concat(), near),
+        ([b"q [.000001] 0 d ", near, b" Q"].concat(), near),
+        ([b"/G gs ", near].concat(), near),
+        (b"[0] 0 d 0 0 m 9000 9000 l S".to_vec(), near),
+        (b"[1 -1] 0 d 0 0 m 1 1 l S".to_vec(), near),
+        (b"[.00001] 0 d /X Do".to_vec(), near),
+        (b"/X Do".to_vec(), b"[3 1] 0 d 0 0 m 0 1 50 2147483647 9 9 c b" as &[u8]),
+        (b"[.00001] 0 d 1 Tr BT /F 10 Tf 10 0 0 10 0 0 Tm (x) Tj ET".to_vec(), near),
+    ] {
+        let file = pages_with(shows, &[stream("", &content)], &[form(shown)]);
+        let error = views(file, &[DocumentView::Image]).unwrap_err();
+        assert!(error.starts_with("a line of ") && error.contains(" dashes, more than "), "{error}");
+    }
+    for content in [
+        &[b"q [3 1] 0 d ", near, b" Q ", far].concat()[..],
+        b"[3 1] 0 d 0 0 m 90000 90000 l S [] 0 d 0 0 m 9000000000 0 l S",
+    ] {
+        let file = pages_with(shows, &[stream("", content)], &[form(near)]);
+        assert_eq!(views(file, &[DocumentView::Image]).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn an_image_between_operators_is_bounded_even_if_it_begins_in_one_stream_and_ends_in_another() {
+    let large = "q BI /W 4000000 /H 4000000 /BPC 1 /IM true";
+    let whole = pages(&[&format!("{large} ID abc EI Q")]);
+    let parts = file(&[
+        b"<</Type/Catalog/Pages 2 0 R>>".to_vec(),
+        b"<</Type/Pages/Count 1/Kids[3 0 R]/MediaBox[0 0 60 40]/Resources <<>>>>".to_vec(),
+        b"<</Type/Page/Parent 2 0 R/Contents[4 0 R 5 0 R]>>".to_vec(),
+        stream("", large.as_bytes()),
+        stream("", b" ID abc EI Q"),
+    ]);
+    for file in [whole, parts] {
+        let error = views(file, &[DocumentView::Image]).unwrap_err();
+        assert!(error.starts_with("an image of 64000000000000 bytes once decoded, more than "), "{error}");
+    }
+    let small = pages(&["q 50 0 0 50 0 0 cm BI /W 2 /H 2 /BPC 8 /CS /G ID abcd EI Q"]);
+    assert_eq!(views(small, &[DocumentView::Image]).unwrap().len(), 1);
 }

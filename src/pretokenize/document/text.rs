@@ -13,7 +13,8 @@ use hayro_syntax::{
     object::{
         Array, Dict, MaybeRef, Name, Object, Stream,
         dict::keys::{
-            CONTENTS, DESCENDANT_FONTS, FIRST_CHAR, FONT, MATRIX, RESOURCES, SUBTYPE, TO_UNICODE, W, W2,
+            CID_TO_GID_MAP, CONTENTS, DESCENDANT_FONTS, ENCODING, FIRST_CHAR, FONT, MATRIX, RESOURCES,
+            SUBTYPE, TO_UNICODE, W, W2,
         },
     },
     page::{Page, Resources},
@@ -31,8 +32,8 @@ const NOTHING: char = '\u{ffff}';
 /// Forms within forms, graphics states within states: real files stay far below.
 const MOST_FORMS: u32 = 28;
 const MOST_STATES: usize = 1 << 14;
-/// What a form costs at least, so that many empty ones cost something, too.
-const LEAST_FORM_BYTES: u64 = 4 << 10;
+/// What content costs at least, so that many empty forms cost something, too.
+const LEAST_CONTENT_BYTES: u64 = 4 << 10;
 /// An operator that no file has, behind the last of each content: content that is read to its end ends with it.
 const END: &[u8] = b"blt:end-of-content";
 
@@ -69,28 +70,65 @@ impl<'a> TextReader<'a> {
     /// # Errors
     /// When a part of the page cannot be read, or when it is too long.
     pub(super) fn read(&mut self, page: &Page<'a>, n_bytes: u64, most: u64) -> Result<PageText, String> {
-        let content = page_content(page, self.bounds)?;
+        let content = self.page_content(page)?;
         let mut line = Line { n_bytes, most, page: PageText::default(), before: None };
-        self.show(content, page.resources(), Affine::IDENTITY, 0, &mut line)?;
+        self.show(content, page.resources(), State::default(), 0, &mut line)?;
         Ok(line.page)
     }
 
-    /// Goes through `content`, which it owns so that the end can be marked.
+    /// Content of a page; that of several streams as one, as the standard wants it (PDF 32000-1, 7.7.3.3).
+    fn page_content(&mut self, page: &Page<'a>) -> Result<Vec<u8>, String> {
+        let dict = page.raw();
+        match dict.get::<Object<'_>>(CONTENTS) {
+            Some(Object::Stream(stream)) => self.content(&stream),
+            Some(Object::Array(array)) => {
+                let mut content = Vec::new();
+                let parts = array.raw_iter().count();
+                let mut n_read = 0;
+                for part in array.iter::<Object<'_>>() {
+                    if let Object::Stream(stream) = part {
+                        content.extend(self.content(&stream)?);
+                        content.push(b'\n');
+                        if content.len() as u64 > self.bounds.one() {
+                            return Err(streams::Stop::TooLong.reason(self.bounds));
+                        }
+                    }
+                    n_read += 1;
+                }
+                if n_read < parts {
+                    Err("a part of its content is not there".to_owned())
+                } else {
+                    Ok(content)
+                }
+            }
+            None if matches!(dict.get_raw::<Object<'_>>(CONTENTS), Some(MaybeRef::Ref(_))) => {
+                Err("its content is not there".to_owned())
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Content of a stream, each time it is shown charged to what may still be gone through.
+    fn content(&mut self, stream: &Stream<'_>) -> Result<Vec<u8>, String> {
+        let content = streams::content(stream, self.bounds).map_err(|stop| stop.reason(self.bounds))?;
+        let n_bytes = (content.len() as u64).max(LEAST_CONTENT_BYTES);
+        self.content_left = self.content_left.checked_sub(n_bytes).ok_or(
+            "more content than limits.max_document_bytes allows, each stream counted each time it is shown",
+        )?;
+        Ok(content)
+    }
+
+    /// Goes through `content`, which it owns so that the end can be marked, from `state` on.
     fn show(
         &mut self,
         mut content: Vec<u8>,
         resources: &Resources<'a>,
-        place: Affine,
+        mut state: State<'a>,
         depth: u32,
         line: &mut Line,
     ) -> Result<(), String> {
-        self.content_left =
-            self.content_left.checked_sub((content.len() as u64).max(LEAST_FORM_BYTES)).ok_or(
-                "more content than limits.max_document_bytes allows, forms counted each time they are shown",
-            )?;
         content.push(b'\n');
         content.extend_from_slice(END);
-        let mut state = State { place, ..State::default() };
         let mut saved: Vec<State<'a>> = Vec::new();
         let mut is_whole = false;
         let mut operators = UntypedIter::new(&content);
@@ -154,7 +192,7 @@ impl<'a> TextReader<'a> {
                 b"Do" => {
                     if let Some(form) = name_of(operands.next()).and_then(|name| resources.get_x_object(name))
                     {
-                        self.show_form(&form, resources, state.place, depth, line)?;
+                        self.show_form(&form, resources, &state, depth, line)?;
                     }
                 }
                 _ => {}
@@ -163,11 +201,12 @@ impl<'a> TextReader<'a> {
         if is_whole { Ok(()) } else { Err("its content is damaged: an operand cannot be read".to_owned()) }
     }
 
+    /// Shows a form where `state` is, which is its own to start with (PDF 32000-1, 8.10.1).
     fn show_form(
         &mut self,
         form: &Stream<'a>,
         resources: &Resources<'a>,
-        place: Affine,
+        state: &State<'a>,
         depth: u32,
         line: &mut Line,
     ) -> Result<(), String> {
@@ -178,39 +217,13 @@ impl<'a> TextReader<'a> {
         if depth >= MOST_FORMS {
             return Err(format!("more than {MOST_FORMS} forms within each other"));
         }
-        let content = streams::content(form, self.bounds).map_err(|stop| stop.reason(self.bounds))?;
+        let content = self.content(form)?;
         let matrix = dict.get::<[f64; 6]>(MATRIX).map_or(Affine::IDENTITY, Affine::new);
         let own = dict.get::<Dict<'a>>(RESOURCES).map(Resources::new);
-        self.show(content, own.as_ref().unwrap_or(resources), place * matrix, depth + 1, line)
-    }
-}
-
-/// Content of a page; that of several streams as one, as the standard wants it (PDF 32000-1, 7.7.3.3).
-fn page_content(page: &Page<'_>, bounds: Bounds) -> Result<Vec<u8>, String> {
-    let dict = page.raw();
-    let read = |stream: &Stream<'_>| streams::content(stream, bounds).map_err(|stop| stop.reason(bounds));
-    match dict.get::<Object<'_>>(CONTENTS) {
-        Some(Object::Stream(stream)) => read(&stream),
-        Some(Object::Array(array)) => {
-            let mut content = Vec::new();
-            let parts = array.raw_iter().count();
-            let mut n_read = 0;
-            for part in array.iter::<Object<'_>>() {
-                if let Object::Stream(stream) = part {
-                    content.extend(read(&stream)?);
-                    content.push(b'\n');
-                    if content.len() as u64 > bounds.content() {
-                        return Err(streams::Stop::TooLong.reason(bounds));
-                    }
-                }
-                n_read += 1;
-            }
-            if n_read < parts { Err("a part of its content is not there".to_owned()) } else { Ok(content) }
-        }
-        None if matches!(dict.get_raw::<Object<'_>>(CONTENTS), Some(MaybeRef::Ref(_))) => {
-            Err("its content is not there".to_owned())
-        }
-        _ => Ok(Vec::new()),
+        let mut state = state.clone();
+        state.place *= matrix;
+        state.start_line(Affine::IDENTITY);
+        self.show(content, own.as_ref().unwrap_or(resources), state, depth + 1, line)
     }
 }
 
@@ -420,6 +433,8 @@ impl Face<'_> {
 /// Fonts of a file, each read once.
 struct Fonts<'a> {
     bounds: Bounds,
+    /// Bytes that maps of characters may still have: each font keeps its own, even if several are of one stream.
+    maps_left: u64,
     cache: FontCache<'a>,
     programs: FontResolverFn,
     cmaps: CMapResolverFn,
@@ -431,6 +446,7 @@ impl<'a> Fonts<'a> {
     fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
+            maps_left: bounds.content(),
             cache: FontCache::new(),
             programs: Arc::new(|query| match query {
                 FontQuery::Standard(font) => Some(font.get_font_data()),
@@ -449,6 +465,7 @@ impl<'a> Fonts<'a> {
             return Ok(face.clone());
         }
         self.check(&dict)?;
+        self.charge_maps(&dict)?;
         let told = self.told_characters(&dict)?;
         let font = self.cache.font(&dict, &self.programs, &self.cmaps);
         let is_type3 = dict.get::<Name<'_>>(SUBTYPE).as_deref() == Some(b"Type3");
@@ -459,6 +476,20 @@ impl<'a> Fonts<'a> {
         });
         self.faces.insert(key, face.clone());
         Ok(face)
+    }
+
+    fn charge_maps(&mut self, dict: &Dict<'a>) -> Result<(), String> {
+        let descendants = dict.get::<Array<'a>>(DESCENDANT_FONTS);
+        let of_descendants = descendants.iter().flat_map(|fonts| fonts.iter::<Dict<'a>>());
+        let glyphs = of_descendants.filter_map(|font| font.get::<Stream<'a>>(CID_TO_GID_MAP));
+        let own = [TO_UNICODE, ENCODING].into_iter().filter_map(|key| dict.get::<Stream<'a>>(key));
+        for map in own.chain(glyphs) {
+            let map = streams::content(&map, self.bounds).map_err(|stop| stop.reason(self.bounds))?;
+            self.maps_left = self.maps_left.checked_sub(map.len() as u64).ok_or_else(|| {
+                format!("maps of characters of more than {} bytes in all fonts", self.bounds.content())
+            })?;
+        }
+        Ok(())
     }
 
     /// Refuses what would make the reader of fonts set memory aside by a number alone.

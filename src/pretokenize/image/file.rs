@@ -1,7 +1,7 @@
 //! From the bytes of an image file to its picture: its format, its header, then its pixels, or the reason why not. Knows nothing of
 //! patches.
 //!
-//! The format is told by the first bytes, and by the path's ending for TGA alone, which has no such mark. Of an animation or a file of
+//! The format is told by the first bytes, and for TGA alone, which has no such mark, by its last ones or the path's ending. Of an animation or a file of
 //! several pages the first picture is taken; of an icon the one of most colours, then most pixels. Metadata that cannot be read says
 //! nothing about orientation.
 //!
@@ -17,6 +17,7 @@ use zune_jpeg::{
 };
 
 use super::{Picture, whole};
+use crate::pretokenize::sniff::is_tga;
 
 /// Bytes a pixel of the widest samples, four floats.
 const MAX_PIXEL_BYTES: u64 = 16;
@@ -122,13 +123,11 @@ fn format_of(bytes: &[u8], path: Option<&str>) -> Result<ImageFormat, String> {
     }
     match image::guess_format(bytes) {
         Ok(format) => Ok(format),
-        Err(_) if path.is_some_and(has_tga_ending) => Ok(ImageFormat::Tga),
+        Err(_) if is_tga(bytes, path) => Ok(ImageFormat::Tga),
+        // Radiance HDR under the name of its pixels; its decoder says that it does not read that.
+        Err(_) if bytes.starts_with(b"#?RGBE\n") => Ok(ImageFormat::Hdr),
         Err(_) => Err("the first bytes are those of no known image format".to_owned()),
     }
-}
-
-fn has_tga_ending(path: &str) -> bool {
-    path.rsplit_once('.').is_some_and(|(_, ending)| ending.eq_ignore_ascii_case("tga"))
 }
 
 fn limits(n_pixels: u64) -> Limits {

@@ -30,7 +30,11 @@ impl Picture {
             ColorType::Rgb8 => samples,
             ColorType::L8 => each_pixel(&samples, |[l]| [l; 3]),
             ColorType::La8 => each_pixel(&samples, |[l, a]| [on_white(l, a); 3]),
-            ColorType::Rgba8 => each_pixel(&samples, |[r, g, b, a]| [r, g, b].map(|s| on_white(s, a))),
+            ColorType::Rgba8 => each_pixel(&samples, |[r, g, b, a]| match a {
+                // Nothing of the white is seen, as with most pixels of most files.
+                255 => [r, g, b],
+                _ => [r, g, b].map(|s| on_white(s, a)),
+            }),
             ColorType::L16 => each_pixel(&samples, |l: [u8; 2]| [high_bytes::<2, 1>(l)[0]; 3]),
             ColorType::La16 => each_pixel(&samples, |la: [u8; 4]| {
                 let [l, a] = high_bytes(la);

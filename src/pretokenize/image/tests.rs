@@ -149,8 +149,10 @@ fn patches_are_in_reading_order_and_cropped_at_the_edges() {
 }
 
 #[test]
-fn patches_of_one_pixel_and_of_more_than_the_image_tile_it_too() {
-    for (patch, n_segments) in [(1, 37 * 21), (36, 2), (65535, 1)] {
+fn patches_of_any_size_tile_the_image() {
+    for (patch, n_segments) in
+        [(1, 37 * 21), (8, 15), (14, 6), (16, 6), (20, 4), (32, 2), (36, 2), (65535, 1)]
+    {
         let view = view(&settings(patch), content(ImageFormat::Png, encoded(rgb(37, 21), ImageFormat::Png)));
         let view = view.unwrap();
         assert_eq!(view.segments.len(), n_segments);
@@ -380,10 +382,35 @@ fn what_is_no_image_says_so() {
     assert_eq!(reason(&[0], None), unknown);
     assert!(reason(b"DDS  and more", None).starts_with("failed to decode dds: "));
     assert!(reason(&[0; 17], Some("a.tga")).starts_with("failed to decode tga: "));
+    assert!(
+        reason(b"#?RGBE\nFORMAT=32-bit_rle_rgbe\n\n-Y 1 +X 1\nabcd", None)
+            .starts_with("failed to decode hdr: ")
+    );
     assert!(reason(b"\x89PNG\r\n\x1a\n", None).starts_with("failed to decode png: "));
     let flat = content(ImageFormat::Pnm, b"P6 0 5 255\n".to_vec());
     let reason = Image::new(&settings(8), 1 << 20).views(flat).unwrap_err();
     assert_eq!(reason, "an image of 0 x 5 pixels has no content");
+}
+
+#[test]
+fn tga_is_known_by_its_last_bytes_or_any_of_its_endings() {
+    let file = sample(ImageFormat::Tga);
+    let signed = [&file[..], &[0; 8], b"TRUEVISION-XFILE.\0"].concat();
+    let pixels = |bytes: &[u8], path: Option<&str>| {
+        let content = Content { bytes: bytes.to_vec(), path: path.map(str::to_owned), language: None };
+        view(&settings(8), content).map(|view| view.bytes)
+    };
+    let expected = pixels(&file, Some("a.tga")).unwrap();
+    for (bytes, path) in [
+        (&signed, None),
+        (&signed, Some("a.png")),
+        (&file, Some("a.icb")),
+        (&file, Some("a.VDA")),
+        (&file, Some("a.vst")),
+    ] {
+        assert_eq!(pixels(bytes, path).as_ref(), Ok(&expected), "{path:?}");
+    }
+    assert!(pixels(&file, None).is_err());
 }
 
 #[test]

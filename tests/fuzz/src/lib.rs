@@ -1,5 +1,8 @@
-//! What is done with bytes that anyone may have written: a pipeline file, an output's records, a shard. Any answer is fine,
+//! What is done with bytes that anyone may have written: a pipeline file, an output's records, a shard, media. Any answer is fine,
 //! a panic is not; what holds whatever the bytes are is asserted. The fuzz targets call it, and so does `it/fuzz.rs`.
+
+#[cfg(feature = "media")]
+pub mod media;
 
 use std::{fs, ops::Range, path::Path, sync::Arc, sync::LazyLock};
 
@@ -101,22 +104,8 @@ static PIPELINES: LazyLock<Vec<Pipeline>> = LazyLock::new(|| {
 
 fn read_all(mut pipeline: Pipeline, path: &Path) -> Outcome {
     pipeline.source.uris = vec![path.display().to_string()];
-    let facts = ModelFacts {
-        name: "none".into(),
-        dim: 4,
-        max_context: 256,
-        parameters: 0,
-        sha256: String::new(),
-        threshold: None,
-        revisions: Default::default(),
-        device: DeviceFacts::cpu(),
-    };
-    let plan = Plan::freeze(pipeline, facts, Start::Fresh).map_err(|error| said(&error))?;
-    let shard = match &plan.shards[..] {
-        [PlannedShard::Ready(shard)] => shard,
-        [PlannedShard::Broken { reason, .. }] => return Err(said(reason)),
-        other => panic!("a shard became {other:?}"),
-    };
+    let plan = Plan::freeze(pipeline, facts(), Start::Fresh).map_err(|error| said(&error))?;
+    let shard = planned(&plan).map_err(|reason| said(&reason))?;
     let mut planned = 0;
     for unit in &plan.units {
         assert!(unit.rows.start == planned && unit.rows.end > planned, "{:?} after {planned}", unit.rows);
@@ -133,6 +122,29 @@ fn read_all(mut pipeline: Pipeline, path: &Path) -> Outcome {
             }
             Err(said(&error))
         }
+    }
+}
+
+/// Of a model that nobody asks.
+fn facts() -> ModelFacts {
+    ModelFacts {
+        name: "none".into(),
+        dim: 4,
+        max_context: 256,
+        parameters: 0,
+        sha256: String::new(),
+        threshold: None,
+        revisions: Default::default(),
+        device: DeviceFacts::cpu(),
+    }
+}
+
+/// The only shard, or why it cannot be read.
+fn planned(plan: &Plan) -> Result<&Shard, &str> {
+    match &plan.shards[..] {
+        [PlannedShard::Ready(shard)] => Ok(shard),
+        [PlannedShard::Broken { reason, .. }] => Err(reason),
+        other => panic!("a shard became {other:?}"),
     }
 }
 

@@ -1,0 +1,3 @@
+a.h#pragma once
+extern "C" { int f(void); }
+class A;
