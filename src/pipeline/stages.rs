@@ -248,15 +248,9 @@ pub fn source(
                 })
                 .and_then(|batch| {
                     if pretokenizer.decodes() {
-                        let guesses = batch.rows.iter().map(|row| foretell(pretokenizer, &row.content));
-                        let (mut decoded, mut most_overhead) = (0_u64, 0);
-                        for (bytes, overhead) in guesses {
-                            decoded = decoded.saturating_add(bytes);
-                            // One row of a unit is decoded at a time.
-                            most_overhead = overhead.max(most_overhead);
-                        }
+                        let (decoded, overhead) = foretold(pretokenizer, &batch.rows);
                         load.content = decoded;
-                        load.encoded = load.encoded.saturating_add(most_overhead);
+                        load.encoded = load.encoded.saturating_add(overhead);
                         // No unit is refused for a guess: it takes all there is, and what it turns out to need is asked then.
                         let all = budget.total().saturating_sub(held_by_reader);
                         wait_for(plan.memory_of(&load).min(all), held_by_reader)?;
@@ -299,6 +293,12 @@ pub fn source(
         todo = std::mem::take(&mut put_off);
         at_last = true;
     }
+}
+
+/// Bytes that `rows` are thought to be decoded to, and of memory beside that: one of them is decoded at a time.
+fn foretold(pretokenizer: &dyn Pretokenizer, rows: &[RawRow]) -> (u64, u64) {
+    let of_rows = rows.iter().map(|row| foretell(pretokenizer, &row.content));
+    of_rows.fold((0, 0), |(sum, most), (bytes, overhead)| (bytes.saturating_add(sum), overhead.max(most)))
 }
 
 /// Reads `unit` with the shard's open reader, or with a new one for the units of its shard in `rest`, of all of which

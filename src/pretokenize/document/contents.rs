@@ -9,12 +9,15 @@ use hayro_syntax::{
     content::UntypedIter,
     object::{
         Array, Dict, Name, Object, Stream,
-        dict::keys::{CONTENTS, D, H, HEIGHT, RESOURCES, SUBTYPE, W, WIDTH},
+        dict::keys::{CONTENTS, D, RESOURCES, SUBTYPE},
     },
     page::Resources,
 };
 
-use super::streams::{self, Bounds};
+use super::{
+    picture::check_image,
+    streams::{self, Bounds},
+};
 
 /// Of a dash while its line is drawn, measured: 375.
 const DASH_BYTES: u64 = 400;
@@ -29,7 +32,7 @@ const MOST_STATES: usize = 1 << 14;
 /// # Errors
 /// When there is one.
 pub(super) fn check(pdf: &Pdf, bounds: Bounds) -> Result<(), String> {
-    let most = Most { image_bytes: bounds.one(), dashes: (bounds.one() / DASH_BYTES) as f64 };
+    let most = Most { bounds, dashes: (bounds.one() / DASH_BYTES) as f64 };
     let at_first = Most { dashes: f64::INFINITY, ..most };
     let mut closest = 0.0_f64;
     let mut of_pages = HashSet::new();
@@ -70,8 +73,8 @@ pub(super) fn check(pdf: &Pdf, bounds: Bounds) -> Result<(), String> {
 
 #[derive(Clone, Copy)]
 struct Most {
-    /// Bytes of an image once decoded, four a pixel.
-    image_bytes: u64,
+    /// Of images.
+    bounds: Bounds,
     /// Dashes of a line.
     dashes: f64,
 }
@@ -156,7 +159,9 @@ impl Lines {
                 b"f" | b"F" | b"f*" | b"n" => self.length = 0.0,
                 b"BI" => {
                     for operand in operator.operands() {
-                        self.image(operand)?;
+                        if let Object::Stream(image) = operand {
+                            check_image(image, self.most.bounds)?;
+                        }
                     }
                 }
                 b"BT" => self.state.font_scale = 1.0,
@@ -188,22 +193,6 @@ impl Lines {
         let n_dashes = length * self.state.dashes;
         if length > 0.0 && n_dashes > self.most.dashes {
             return Err(format!("a line of {n_dashes:.0} dashes, more than {}", self.most.dashes));
-        }
-        Ok(())
-    }
-
-    fn image(&self, image: &Object<'_>) -> Result<(), String> {
-        let Object::Stream(image) = image else { return Ok(()) };
-        let side = |short, long| {
-            let dict = image.dict();
-            u64::from(dict.get::<u32>(short).or_else(|| dict.get::<u32>(long)).unwrap_or(0))
-        };
-        let n_bytes = side(W, WIDTH).saturating_mul(side(H, HEIGHT)).saturating_mul(4);
-        if n_bytes > self.most.image_bytes {
-            return Err(format!(
-                "an image of {n_bytes} bytes once decoded, more than {}",
-                self.most.image_bytes
-            ));
         }
         Ok(())
     }

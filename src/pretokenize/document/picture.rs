@@ -13,7 +13,7 @@ use hayro::{
 };
 use hayro_syntax::page::Page;
 
-pub(super) use self::image::check_images;
+pub(super) use self::image::{check as check_image, check_images};
 use crate::pretokenize::too_long_decoded;
 
 mod image;

@@ -3,7 +3,6 @@
 
 use hayro_syntax::{
     Filter, Pdf,
-    content::UntypedIter,
     object::stream::ImageDecodeParams,
     object::{
         Array, Dict, Name, Object, Stream,
@@ -13,7 +12,6 @@ use hayro_syntax::{
         },
     },
 };
-use memchr::memmem;
 
 use super::super::streams::{self, Bounds};
 use crate::pretokenize::image::check_jpeg;
@@ -33,7 +31,8 @@ const LEAST_PRECINCT: u8 = 8;
 /// - CCITT has as many rows that can be decoded as the size tells.
 /// - JBIG2 has every segment to its end, JPEG 2000 every part of a tile and its end; damage within these is drawn as it is decoded.
 ///
-/// All other streams are decoded to their ends, too, since images may be within content, and fonts are drawn.
+/// All other streams are decoded to their ends, too, since content and fonts are drawn; images within content are found where that is
+/// gone through.
 ///
 /// # Errors
 /// When an image is too large, or not all there, or of a kind of which that cannot be told.
@@ -47,21 +46,7 @@ pub(in super::super) fn check_images(pdf: &Pdf, bounds: Bounds) -> Result<(), St
         if is_decrypted_table(&stream) {
             continue;
         }
-        let content = streams::content(&stream, bounds).map_err(|stop| stop.reason(bounds))?;
-        if memmem::find(&content, b"BI").is_none() {
-            continue;
-        }
-        let mut operators = UntypedIter::new(&content);
-        while let Some(operator) = operators.next() {
-            let name: &[u8] = operator.operator;
-            if name != b"BI" {
-                continue;
-            }
-            for operand in operator.operands() {
-                let Object::Stream(image) = operand else { continue };
-                check(image, bounds)?;
-            }
-        }
+        streams::content(&stream, bounds).map_err(|stop| stop.reason(bounds))?;
     }
     Ok(())
 }
@@ -81,7 +66,11 @@ fn is_image(stream: &Stream<'_>) -> bool {
         || stream.filters().iter().any(|filter| streams::makes_pixels(*filter))
 }
 
-fn check(image: &Stream<'_>, bounds: Bounds) -> Result<(), String> {
+/// Asks the same of one image, also of one that lies within a content.
+///
+/// # Errors
+/// As [`check_images`].
+pub(in super::super) fn check(image: &Stream<'_>, bounds: Bounds) -> Result<(), String> {
     let dict = image.dict();
     let side = |long, short| dict.get::<u32>(short).or_else(|| dict.get::<u32>(long)).unwrap_or(0);
     let (width, height) = (side(WIDTH, W), side(HEIGHT, H));
