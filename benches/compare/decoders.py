@@ -227,7 +227,7 @@ def seconds(work, data, runs):
 
 
 def measure(name, modality, files, options):
-    """A row of the table for each peer, or one without."""
+    """A row of the table for each peer, or one without. Returns files, megabytes, our seconds and those of each peer."""
     peers = PEERS[modality]
     with tempfile.TemporaryDirectory() as folder:
         for file, data in files.items():
@@ -245,14 +245,24 @@ def measure(name, modality, files, options):
                 theirs[peer].append(sum(seconds(work, files[file], 3) for file in read))
     megabytes = sum(len(files[file]) for file in read) / 1e6
     if not read:
-        return
-    mine = statistics.median(ours)
-    start = f"| {name} | {len(read)} | {megabytes:.2f} | {megabytes / mine:.1f} |"
-    for peer, times in theirs.items():
-        his = statistics.median(times)
+        return 0, 0.0, 0.0, dict.fromkeys(peers, 0.0)
+    measured = len(read), megabytes, statistics.median(ours), {peer: statistics.median(times) for peer, times in theirs.items()}
+    show(name, *measured)
+    return measured
+
+
+def show(name, count, megabytes, mine, theirs):
+    start = f"| {name} | {count} | {megabytes:.2f} | {megabytes / mine:.1f} |"
+    for peer, his in theirs.items():
         print(f"{start} {peer} {megabytes / his:.1f} | {his / mine:.2f} |", flush=True)
-    if not peers:
+    if not theirs:
         print(f"{start} | |", flush=True)
+
+
+def show_sum(name, rows):
+    """Of sets with the same peers, all files."""
+    counts, megabytes, mine, theirs = zip(*rows)
+    show(name, sum(counts), sum(megabytes), sum(mine), {peer: sum(times[peer] for times in theirs) for peer in theirs[0]})
 
 
 def main():
@@ -276,12 +286,16 @@ def main():
     sets += [("PDF, text alone", "document", [pdf(40, 1), pdf(200, 2)])]
     sets += [(name, "document", files) for shard in options.pdf for name, files in from_shard(shard, "document").items()]
     sets += [(name, "code", files) for name, files in code().items()]
+    measured = {"image": [], "audio": []}
     for name, modality, files in sets:
         if options.only.lower() not in name.lower():
             continue
         if not isinstance(files, dict):
             files = {f"{number:04}": data for number, data in enumerate(files)}
-        measure(name, modality, files, options)
+        measured.setdefault(modality, []).append(measure(name, modality, files, options))
+    for name, modality in [("all images", "image"), ("all sounds", "audio")]:
+        if len(measured[modality]) > 1:
+            show_sum(f"**{name}**", measured[modality])
 
 
 main()

@@ -656,6 +656,24 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_that_makes_a_file_even_is_no_sound() {
+        let files = every_pcm(8000, 1, 41);
+        for name in ["AIFF, 24 bits", "CAF, 0, 24 bits"] {
+            let (_, whole) = files.iter().find(|file| file.0 == name).unwrap();
+            assert_eq!(whole.len() % 2, 1);
+            let mut even = [&whole[..], &[0]].concat();
+            if let Some(chunk) = whole.windows(4).position(|four| four == b"SSND") {
+                // As libsndfile writes it.
+                even[chunk + 7] += 1;
+                even[7] += 1;
+            }
+            let audio = audio(|_| {});
+            assert_eq!(view(&audio, &even), view(&audio, whole));
+            assert_eq!(view(&audio, &even).unwrap().bytes.len(), 2 * 41);
+        }
+    }
+
+    #[test]
     fn seconds_read_as_floats_do() {
         for rate in [1, 7, 8000, 11_025, 16_000, 22_050, 44_100, 48_000, 192_000, 4_294_967_295] {
             for n in (0..3000).chain((1..40).map(|i| (1 << i) + 17)).chain((1..2000).map(|i| i * 882)) {

@@ -109,12 +109,6 @@ const SOUNDS: &[Known] = &[
 const MADE_SOUNDS: &[Known] = &[
     (&[16, 17], Differs, "IMA ADPCM, whose steps are not rounded as the standard rounds them"),
     (
-        &[38],
-        TheirsOnly,
-        "AIFF of an odd number of bytes, whose writer counts the byte that makes it even as sound",
-    ),
-    (&[52], TheirsOnly, "CAF likewise"),
-    (
         &[79, 80],
         OtherSize,
         "the start that Matroska tells to leave out is not there; ffmpeg is asked to keep it",

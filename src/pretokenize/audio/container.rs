@@ -235,7 +235,9 @@ fn aiff(bytes: &[u8]) -> Result<Found, String> {
     let told = told.ok_or("no common chunk")?;
     let held = held.unwrap_or(0);
     // What the samples of AIFF-C are packed into is its codec's matter.
-    if bytes[11] == b'F' && told != held {
+    // Some writers count the byte that makes the chunk even as sound.
+    let is_padded = told % 2 == 1 && held == told + 1;
+    if bytes[11] == b'F' && told != held && !is_padded {
         return Err(format!("{held} bytes of sound where the common chunk tells {told}"));
     }
     Ok(Found::all(Container::Aiff, 0..bytes.len()))
@@ -331,8 +333,13 @@ fn caf(bytes: &[u8]) -> Result<Found, String> {
         return Err("the header is cut".into());
     }
     let (mut packet_bytes, mut packet_samples, mut is_open_ended) = (0, 0, false);
-    // Some writers end on an odd number of bytes and add one.
-    while bytes[at..] != [0] && at < bytes.len() {
+    let mut end = bytes.len();
+    while at < end {
+        // Some writers make the file's length even with a byte that belongs to no chunk.
+        if bytes[at..] == [0] {
+            end = at;
+            break;
+        }
         let (id, size) = (be32(bytes, at).map(u32::to_be_bytes), be64(bytes, at + 4));
         let (Some(id), Some(size)) = (id, size) else { return Err(format!("a chunk is cut at byte {at}")) };
         let body = &bytes[at + 12..];
@@ -360,7 +367,7 @@ fn caf(bytes: &[u8]) -> Result<Found, String> {
         at += 12 + size as usize;
     }
     let block_bytes = (packet_samples == 1).then_some(packet_bytes);
-    Ok(Found { block_bytes, is_open_ended, ..Found::all(Container::Caf, 0..bytes.len()) })
+    Ok(Found { block_bytes, is_open_ended, ..Found::all(Container::Caf, 0..end) })
 }
 
 /// MP4 and its kin: boxes without a gap up to the last byte; where samples lie its tables tell.

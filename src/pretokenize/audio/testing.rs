@@ -166,7 +166,7 @@ pub(crate) fn rf64(riff: &[u8]) -> Vec<u8> {
 }
 
 /// Header block STREAMINFO, without what stands before it.
-fn stream_info(rate: u32, planes: &[Vec<i16>]) -> Vec<u8> {
+pub(crate) fn stream_info(rate: u32, planes: &[Vec<i16>]) -> Vec<u8> {
     let mut md5 = Md5::default();
     md5.process_buf_bytes(&interleaved(planes, i16::to_le_bytes));
     let mut info = [4096u16, 4096].map(u16::to_be_bytes).concat();
@@ -211,8 +211,13 @@ pub(crate) fn flac(rate: u32, planes: &[Vec<i16>]) -> Vec<u8> {
 
 /// FLAC in Ogg, a page a frame.
 pub(crate) fn ogg_flac(rate: u32, planes: &[Vec<i16>]) -> Vec<u8> {
+    ogg_flac_of(&stream_info(rate, planes), planes)
+}
+
+/// The same, with a header of any content.
+pub(crate) fn ogg_flac_of(info: &[u8], planes: &[Vec<i16>]) -> Vec<u8> {
     let mut head = b"\x7fFLAC\x01\0\0\x01fLaC\0\0\0\x22".to_vec();
-    head.extend(stream_info(rate, planes));
+    head.extend(info);
     let comment = b"\x84\0\0\x08\0\0\0\0\0\0\0\0".to_vec();
     let frames = frames(planes);
     let n_pages = frames.len() + 2;
