@@ -90,7 +90,7 @@ pub struct Source {
 impl Source {
     /// Whether it matters which file a row was.
     pub fn needs_path(&self) -> bool {
-        matches!(self.modality, Modality::Image | Modality::Code | Modality::Auto) || self.resolve_paths
+        self.modality != Modality::Text || self.resolve_paths
     }
 }
 

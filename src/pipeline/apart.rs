@@ -170,13 +170,14 @@ fn decode(pretokenizer: &dyn Pretokenizer, content: Content) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pretokenize::Needs;
 
     /// Waits, panics or answers as its content says.
     struct Moody;
 
     impl Pretokenizer for Moody {
-        fn estimate(&self, _: &Content) -> u64 {
-            0
+        fn needs(&self, _: &Content) -> Needs {
+            Needs::default()
         }
 
         fn views(&self, content: Content) -> Outcome {

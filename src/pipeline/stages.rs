@@ -32,7 +32,7 @@ use crate::{
     fault,
     figures::megabytes,
     model::{EntropyModel, ModelError, PackedBatch, Packer, Pending, score_in_parts},
-    pretokenize::{Pretokenizer, check_tiling, foretell, too_long_decoded},
+    pretokenize::{Pretokenizer, Needs, check_tiling, needs_of, too_long_decoded},
     sink::{Claims, Counts, EncodedPiece, EncodedUnit, Encoder, Piece, SinkError},
     source::{Held, RowReader, SourceError},
 };
@@ -248,9 +248,9 @@ pub fn source(
                 })
                 .and_then(|batch| {
                     if pretokenizer.decodes() {
-                        let (decoded, overhead) = foretold(pretokenizer, &batch.rows);
-                        load.content = decoded;
-                        load.encoded = load.encoded.saturating_add(overhead);
+                        let needs = needs_of_rows(pretokenizer, &batch.rows);
+                        load.content = needs.views;
+                        load.encoded = load.encoded.saturating_add(needs.beside);
                         // No unit is refused for a guess: it takes all there is, and what it turns out to need is asked then.
                         let all = budget.total().saturating_sub(held_by_reader);
                         wait_for(plan.memory_of(&load).min(all), held_by_reader)?;
@@ -295,10 +295,13 @@ pub fn source(
     }
 }
 
-/// Bytes that `rows` are thought to be decoded to, and of memory beside that: one of them is decoded at a time.
-fn foretold(pretokenizer: &dyn Pretokenizer, rows: &[RawRow]) -> (u64, u64) {
-    let of_rows = rows.iter().map(|row| foretell(pretokenizer, &row.content));
-    of_rows.fold((0, 0), |(sum, most), (bytes, overhead)| (bytes.saturating_add(sum), overhead.max(most)))
+/// What all of `rows` need, of which one is decoded at a time.
+fn needs_of_rows(pretokenizer: &dyn Pretokenizer, rows: &[RawRow]) -> Needs {
+    let of_rows = rows.iter().map(|row| needs_of(pretokenizer, &row.content));
+    of_rows.fold(Needs::default(), |all, row| Needs {
+        views: all.views.saturating_add(row.views),
+        beside: all.beside.max(row.beside),
+    })
 }
 
 /// Reads `unit` with the shard's open reader, or with a new one for the units of its shard in `rest`, of all of which

@@ -11,7 +11,7 @@ mod testing;
 
 use std::ops::Range;
 
-use super::{Content, Pretokenizer, View, too_long_decoded};
+use super::{Content, Needs, Pretokenizer, View, too_long_decoded};
 use crate::{config::PretokenizeAudio, data::Segment};
 use decode::{Decoder, Opened, Spec};
 use pcm::Pcm;
@@ -187,8 +187,8 @@ fn view_of(bytes: Vec<u8>, segments: Segments) -> View {
 }
 
 impl Pretokenizer for Audio {
-    fn estimate(&self, content: &Content) -> u64 {
-        let Ok(decoder) = Decoder::open(&content.bytes) else { return 0 };
+    fn needs(&self, content: &Content) -> Needs {
+        let Ok(decoder) = Decoder::open(&content.bytes) else { return Needs::default() };
         let n_encoded = content.bytes.len() as u64;
         let ratio = if decoder.is_open_ended() { OPEN_ENDED_RATIO } else { ESTIMATED_RATIO };
         let n_bytes = match (decoder.n_told(), decoder.spec()) {
@@ -201,12 +201,9 @@ impl Pretokenizer for Audio {
             },
             (_, None) => ratio * n_encoded,
         };
-        n_bytes.min(MOST_RATIO * n_encoded).min(self.max_document_bytes)
-    }
-
-    fn overhead(&self, content: &Content) -> u64 {
+        let views = n_bytes.min(MOST_RATIO * n_encoded).min(self.max_document_bytes);
         // The samples before they are laid out in frames.
-        self.estimate(content)
+        Needs { views, beside: views }
     }
 
     fn views(&self, content: Content) -> Result<Vec<View>, String> {
@@ -544,7 +541,7 @@ mod tests {
         let view = view(&audio, &bytes).unwrap();
         assert_tiles(&view);
         assert_eq!(view.bytes.len(), 16_000 * 2 * 2);
-        assert_eq!(audio.estimate(&Content { bytes, ..Content::default() }), view.bytes.len() as u64);
+        assert_eq!(audio.needs(&Content { bytes, ..Content::default() }).views, view.bytes.len() as u64);
         let middle = samples(&view)[16_000..16_320].to_vec();
         assert_eq!(middle, vec![1000; 320]);
     }
@@ -561,7 +558,7 @@ mod tests {
             (mp3(3), 3 * 1152 * 2),
             (b"no sound".to_vec(), 0),
         ] {
-            assert_eq!(audio.estimate(&Content { bytes, ..Content::default() }), expected);
+            assert_eq!(audio.needs(&Content { bytes, ..Content::default() }).views, expected);
         }
     }
 
@@ -711,7 +708,7 @@ mod tests {
             if random(4) == 0 {
                 bytes.truncate(random(bytes.len()));
             }
-            audio.estimate(&Content { bytes: bytes.clone(), ..Content::default() });
+            audio.needs(&Content { bytes: bytes.clone(), ..Content::default() });
             if let Ok(view) = view(&audio, &bytes) {
                 assert_tiles(&view);
             }

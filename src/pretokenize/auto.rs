@@ -2,7 +2,7 @@
 //! Knows no format itself.
 
 use super::{
-    Content, Pretokenizer, View, code,
+    Content, Needs, Pretokenizer, View, code,
     sniff::{Kind, kind_of},
 };
 use crate::data::Segment;
@@ -50,12 +50,8 @@ impl Auto {
 }
 
 impl Pretokenizer for Auto {
-    fn estimate(&self, content: &Content) -> u64 {
-        self.reader(content).map_or(0, |reader| reader.estimate(content))
-    }
-
-    fn overhead(&self, content: &Content) -> u64 {
-        self.reader(content).map_or(0, |reader| reader.overhead(content))
+    fn needs(&self, content: &Content) -> Needs {
+        self.reader(content).map_or(Needs::default(), |reader| reader.needs(content))
     }
 
     fn views(&self, content: Content) -> Result<Vec<View>, String> {
@@ -67,8 +63,8 @@ impl Pretokenizer for Auto {
 struct Raw;
 
 impl Pretokenizer for Raw {
-    fn estimate(&self, content: &Content) -> u64 {
-        content.bytes.len() as u64
+    fn needs(&self, content: &Content) -> Needs {
+        Needs { views: content.bytes.len() as u64, beside: 0 }
     }
 
     fn views(&self, content: Content) -> Result<Vec<View>, String> {
@@ -88,8 +84,8 @@ mod tests {
     struct Asked(&'static str);
 
     impl Pretokenizer for Asked {
-        fn estimate(&self, _: &Content) -> u64 {
-            self.0.len() as u64
+        fn needs(&self, _: &Content) -> Needs {
+            Needs { views: self.0.len() as u64, beside: 0 }
         }
 
         fn views(&self, _: Content) -> Result<Vec<View>, String> {
@@ -127,7 +123,7 @@ mod tests {
             ("video", b"FLV\x01\0", None),
         ] {
             let content = content(bytes, path);
-            assert_eq!(auto.estimate(&content), name.len() as u64);
+            assert_eq!(auto.needs(&content).views, name.len() as u64);
             assert_eq!(auto.views(content), Err(name.to_owned()));
         }
     }
@@ -136,7 +132,7 @@ mod tests {
     fn content_of_no_modality_is_one_segment_of_its_own_bytes() {
         let auto = auto(None);
         let bytes: Vec<u8> = (0..=255).collect();
-        assert_eq!(auto.estimate(&content(&bytes, None)), 256);
+        assert_eq!(auto.needs(&content(&bytes, None)).views, 256);
         let views = auto.views(content(&bytes, Some("all.bin"))).unwrap();
         let segments = vec![Segment { kind: "raw", bytes: 0..256, meta: None }];
         assert_eq!(views, [View { modality: "raw", name: None, segments, bytes }]);
@@ -147,6 +143,6 @@ mod tests {
         let auto = auto(None);
         let reason = auto.views(content(b"FLV\x01\0", None)).unwrap_err();
         assert_eq!(reason, "failed to read video: built without the feature `video`");
-        assert_eq!(auto.estimate(&content(b"FLV\x01\0", None)), 0);
+        assert_eq!(auto.needs(&content(b"FLV\x01\0", None)), Needs::default());
     }
 }

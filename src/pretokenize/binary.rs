@@ -26,7 +26,7 @@ use goblin::{
 };
 use scroll::{LE, Pread, ctx::SizeWith};
 
-use super::{Content, Pretokenizer, View, too_long_decoded};
+use super::{Content, Needs, Pretokenizer, View, too_long_decoded};
 use crate::data::Segment;
 
 const MODALITY: &str = "binary";
@@ -67,10 +67,10 @@ impl Binary {
 }
 
 impl Pretokenizer for Binary {
-    fn estimate(&self, content: &Content) -> u64 {
+    fn needs(&self, content: &Content) -> Needs {
         let n_bytes = content.bytes.len() as u64;
         let is_read = n_bytes <= self.max_document_bytes && format_of(&content.bytes).is_some();
-        if is_read { n_bytes } else { 0 }
+        Needs { views: if is_read { n_bytes } else { 0 }, beside: 0 }
     }
 
     fn views(&self, content: Content) -> Result<Vec<View>, String> {
@@ -844,14 +844,14 @@ mod tests {
             assert!(error.starts_with(reason), "{error}");
             let content = Content { bytes: bytes.to_vec(), ..Content::default() };
             let is_by_first_bytes = reason.starts_with("failed");
-            assert_eq!(Binary::new(1 << 20).estimate(&content) > 0, is_by_first_bytes, "{reason}");
+            assert_eq!(Binary::new(1 << 20).needs(&content).views > 0, is_by_first_bytes, "{reason}");
         }
     }
 
     #[test]
     fn a_file_above_the_limit_is_not_cut() {
         let content = Content { bytes: pe_file(), ..Content::default() };
-        let estimates = [0x2ff, 0x300].map(|limit| Binary::new(limit).estimate(&content));
+        let estimates = [0x2ff, 0x300].map(|limit| Binary::new(limit).needs(&content).views);
         assert_eq!(estimates, [0, 0x300]);
         assert_eq!(Binary::new(0x2ff).views(content).unwrap_err(), too_long_decoded(0x300, 0x2ff));
     }

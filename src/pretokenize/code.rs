@@ -25,7 +25,7 @@ use languages::{Grammar, IMPORT, REST};
 
 use tree::OutOfTime;
 
-use super::{Content, Pretokenizer, View, too_long_decoded, took_too_long};
+use super::{Content, Needs, Pretokenizer, View, too_long_decoded, took_too_long};
 use crate::{
     config::{Language, PretokenizeCode},
     data::Segment,
@@ -62,13 +62,11 @@ pub(super) fn is_path(path: &str) -> bool {
 }
 
 impl Pretokenizer for Code {
-    fn estimate(&self, content: &Content) -> u64 {
-        content.bytes.len() as u64
-    }
-
-    fn overhead(&self, content: &Content) -> u64 {
+    fn needs(&self, content: &Content) -> Needs {
+        let n_bytes = content.bytes.len();
         // The head of what is longer is parsed, too, where nothing else tells its language.
-        tree::memory(content.bytes.len()).max(tree::memory(content.bytes.len().min(find::HEAD_BYTES)))
+        let beside = tree::memory(n_bytes).max(tree::memory(n_bytes.min(find::HEAD_BYTES)));
+        Needs { views: n_bytes as u64, beside }
     }
 
     fn views(&self, content: Content) -> Result<Vec<View>, String> {

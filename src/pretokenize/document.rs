@@ -17,7 +17,7 @@ use self::{
     streams::Bounds,
     text::TextReader,
 };
-use super::{Content, Pretokenizer, View, too_long_decoded};
+use super::{Content, Needs, Pretokenizer, View, too_long_decoded};
 use crate::{
     config::{DocumentView, PretokenizeDocument},
     data::Segment,
@@ -150,36 +150,30 @@ impl Document {
 }
 
 impl Pretokenizer for Document {
-    fn estimate(&self, content: &Content) -> u64 {
+    fn needs(&self, content: &Content) -> Needs {
         if !is_pdf(&content.bytes) {
-            return 0;
+            return Needs::default();
         }
         let n_bytes = content.bytes.len() as u64;
-        let mut estimate = 0;
+        let mut views = 0;
         if self.has(DocumentView::Text) {
             // Text is packed to a third of its length, but most of a file is fonts and pictures.
-            estimate += n_bytes;
+            views += n_bytes;
         }
         if self.has(DocumentView::Raw) {
-            estimate += n_bytes;
+            views += n_bytes;
         }
         if self.has(DocumentView::Image) {
             let n_pages = n_pages_told(&content.bytes).min(self.settings.max_pages.into());
             let dots = u64::from(self.settings.dpi);
             let a4_bytes = dots * dots * 97 * 3;
-            estimate += n_pages * a4_bytes.min(self.max_document_bytes);
-        }
-        estimate.min(self.max_document_bytes.saturating_mul(2 + MOST_PICTURES))
-    }
-
-    fn overhead(&self, content: &Content) -> u64 {
-        if !is_pdf(&content.bytes) {
-            return 0;
+            views += n_pages * a4_bytes.min(self.max_document_bytes);
         }
         // Objects and content unpack to some ten times their length, a page is four bytes a dot while it is drawn.
-        let unpacked = (32 * content.bytes.len() as u64).min(Bounds::of(self.max_document_bytes).one());
+        let unpacked = (32 * n_bytes).min(Bounds::of(self.max_document_bytes).one());
         let drawn = if self.has(DocumentView::Image) { self.max_document_bytes } else { 0 };
-        unpacked + drawn
+        let most = self.max_document_bytes.saturating_mul(2 + MOST_PICTURES);
+        Needs { views: views.min(most), beside: unpacked + drawn }
     }
 
     fn views(&self, content: Content) -> Result<Vec<View>, String> {

@@ -11,7 +11,7 @@ mod resize;
 mod whole;
 
 use self::{file::File, picture::Picture};
-use super::{Content, Pretokenizer, View, too_long_decoded};
+use super::{Content, Needs, Pretokenizer, View, too_long_decoded};
 use crate::{config::PretokenizeImage, data::Segment};
 
 /// Images as patches of their pixels.
@@ -85,13 +85,13 @@ impl Image {
 }
 
 impl Pretokenizer for Image {
-    fn estimate(&self, content: &Content) -> u64 {
-        self.size_told(content).map_or(0, |size| n_bytes(self.fitted(size)))
-    }
-
-    fn overhead(&self, content: &Content) -> u64 {
-        // Four samples of 16 bits a pixel, before they are RGB.
-        self.size_told(content).map_or(0, |(width, height)| 8 * u64::from(width) * u64::from(height))
+    fn needs(&self, content: &Content) -> Needs {
+        let Some((width, height)) = self.size_told(content) else { return Needs::default() };
+        Needs {
+            views: n_bytes(self.fitted((width, height))),
+            // Four samples of 16 bits a pixel, before they are RGB.
+            beside: 8 * u64::from(width) * u64::from(height),
+        }
     }
 
     fn views(&self, content: Content) -> Result<Vec<View>, String> {

@@ -31,6 +31,15 @@ use crate::{
     data::{Content, Segment, View},
 };
 
+/// Memory for the views of a row, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Of the views in all: a good guess, or an upper bound.
+    pub views: u64,
+    /// Beside content and views, while they are made.
+    pub beside: u64,
+}
+
 /// What a modality does to a row.
 pub trait Pretokenizer: Send + Sync {
     /// Whether views are something else than the content's bytes, so that it takes a decoder, which may be slow, fail in ways of
@@ -39,15 +48,9 @@ pub trait Pretokenizer: Send + Sync {
         true
     }
 
-    /// Bytes that the views of `content` will have in all: a good guess from headers, made fast, or an upper bound; memory is set
-    /// aside by it before anything is decoded. Content that is too large, or cannot be decoded, gives 0. Panics only where a decoder
-    /// does, see [`foretell`].
-    fn estimate(&self, content: &Content) -> u64;
-
-    /// Bytes of memory that it takes to make the views of `content`, beside content and views.
-    fn overhead(&self, _content: &Content) -> u64 {
-        0
-    }
+    /// What it takes to make the views of `content`, from headers, fast: memory is set aside by it before anything is decoded. Nothing
+    /// for content that is too large, or cannot be decoded. Panics only where a decoder does, see [`needs_of`].
+    fn needs(&self, content: &Content) -> Needs;
 
     /// The views of a row.
     ///
@@ -62,11 +65,10 @@ impl fmt::Debug for dyn Pretokenizer {
     }
 }
 
-/// Estimate and overhead of `content`. Where a decoder panics at its headers, both are 0: it will again when the row is decoded, which
-/// is where it costs that row only.
-pub fn foretell(pretokenizer: &dyn Pretokenizer, content: &Content) -> (u64, u64) {
-    let told = || (pretokenizer.estimate(content), pretokenizer.overhead(content));
-    catch_unwind(AssertUnwindSafe(told)).unwrap_or_default()
+/// What it takes to make the views of `content`. Nothing where a decoder panics at its headers: it will again when the row is decoded,
+/// which is where it costs that row only.
+pub fn needs_of(pretokenizer: &dyn Pretokenizer, content: &Content) -> Needs {
+    catch_unwind(AssertUnwindSafe(|| pretokenizer.needs(content))).unwrap_or_default()
 }
 
 /// The pretokenizer of `modality`.

@@ -15,7 +15,7 @@ use std::ops::Range;
 use icu_segmenter::{SentenceSegmenter, options::SentenceBreakInvariantOptions};
 
 use self::tokens::Tokens;
-use super::{Content, Pretokenizer, View, too_long_decoded};
+use super::{Content, Needs, Pretokenizer, View, too_long_decoded};
 use crate::{
     config::{InvalidUtf8, PretokenizeText, TextSegments},
     data::Segment,
@@ -64,15 +64,13 @@ impl Pretokenizer for Text {
         matches!(self.segmentation, Segmentation::Tokens(_))
     }
 
-    fn overhead(&self, content: &Content) -> u64 {
-        match self.segmentation {
-            Segmentation::Tokens(_) => tokens::BYTES_PER_BYTE * content.bytes.len() as u64,
+    fn needs(&self, content: &Content) -> Needs {
+        let views = content.bytes.len() as u64;
+        let beside = match self.segmentation {
+            Segmentation::Tokens(_) => tokens::BYTES_PER_BYTE * views,
             _ => 0,
-        }
-    }
-
-    fn estimate(&self, content: &Content) -> u64 {
-        content.bytes.len() as u64
+        };
+        Needs { views, beside }
     }
 
     fn views(&self, content: Content) -> Result<Vec<View>, String> {

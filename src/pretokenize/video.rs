@@ -16,7 +16,7 @@ mod whole;
 
 use self::decode::{Film, Told};
 use super::{
-    Content, Pretokenizer, View,
+    Content, Needs, Pretokenizer, View,
     audio::{Audio, Shaper},
     image::Image,
     too_long_decoded,
@@ -115,15 +115,13 @@ impl Video {
 }
 
 impl Pretokenizer for Video {
-    fn estimate(&self, content: &Content) -> u64 {
-        self.told(content).map_or(0, |told| self.expected(&told, content))
-    }
-
-    fn overhead(&self, content: &Content) -> u64 {
-        let Ok(told) = self.told(content) else { return 0 };
+    fn needs(&self, content: &Content) -> Needs {
+        let Ok(told) = self.told(content) else { return Needs::default() };
         let n_pixels = u64::from(told.size.0) * u64::from(told.size.1);
+        let views = self.expected(&told, content);
         // Parts of the document before they are put in order, and what the container's reader keeps of the content.
-        self.expected(&told, content) + content.bytes.len() as u64 + HELD_BYTES_A_PIXEL * n_pixels
+        let beside = views + content.bytes.len() as u64 + HELD_BYTES_A_PIXEL * n_pixels;
+        Needs { views, beside }
     }
 
     fn views(&self, content: Content) -> Result<Vec<View>, String> {

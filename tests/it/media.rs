@@ -363,6 +363,19 @@ fn rows_of_all_kinds_in_one_column_each_become_what_they_are() {
     assert_sound(&work.out());
 }
 
+#[test]
+fn a_row_of_nothing_but_a_path_is_told_what_would_read_it_in_any_modality() {
+    for modality in ["image", "audio", "code", "document", "binary", "auto"] {
+        let work = Work::new();
+        work.shard("a.parquet", [("media", media(&[(None, Some("elsewhere.x"))], None))], 4);
+        let modality = format!("source.modality={modality}");
+        work.run(&["source.content=media", &modality, "limits.max_quarantined=1.0"]);
+        let reasons: Vec<String> = quarantine(&work.out()).into_iter().map(|row| row.2).collect();
+        let told = "the content is null; its path is \"elsewhere.x\", and source.resolve_paths = true would read that file";
+        assert_eq!(reasons, [told], "{modality}");
+    }
+}
+
 /// `(modality, kind, meta)` of every segment of every document.
 fn all_segments(out: &Path) -> Vec<(String, String, Value)> {
     let table = read_table(out, "documents").unwrap();

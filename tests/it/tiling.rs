@@ -79,7 +79,7 @@ fn python_library(interpreter: OsString) -> PathBuf {
 fn tiled(code: &dyn Pretokenizer, path: &Path, bytes: &[u8]) -> (String, usize, bool) {
     let content =
         Content { bytes: bytes.to_vec(), path: path.to_str().map(str::to_owned), ..Content::default() };
-    assert_eq!(code.estimate(&content), bytes.len() as u64, "{path:?}");
+    assert_eq!(code.needs(&content).views, bytes.len() as u64, "{path:?}");
     let views = code.views(content).unwrap();
     let [view] = &views[..] else { panic!("{path:?} has {} views", views.len()) };
     assert_eq!((view.modality, &view.name), ("code", &None), "{path:?}");

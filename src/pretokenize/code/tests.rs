@@ -436,7 +436,7 @@ fn a_document_over_the_limit_is_refused() {
     let content = |bytes: &[u8]| Content { bytes: bytes.to_vec(), ..Content::default() };
     assert!(code.views(content(b"abc")).is_ok());
     assert_eq!(code.views(content(b"abcd")), Err(too_long_decoded(4, 3)));
-    assert_eq!(code.estimate(&content(b"abcd")), 4);
+    assert_eq!(code.needs(&content(b"abcd")).views, 4);
 }
 
 #[test]
@@ -463,10 +463,10 @@ fn memory_is_set_aside_for_what_is_not_code_too() {
     ] {
         let mut bytes = unit.repeat(n_bytes).into_bytes();
         bytes.truncate(n_bytes);
-        let overhead = code.overhead(&Content { bytes, ..Content::default() });
+        let overhead = code.needs(&Content { bytes, ..Content::default() }).beside;
         assert!(overhead >= measured, "{n_bytes} of {unit}: {overhead}");
     }
-    let overhead = |n_bytes| code.overhead(&Content { bytes: vec![b'a'; n_bytes], ..Content::default() });
+    let overhead = |n_bytes| code.needs(&Content { bytes: vec![b'a'; n_bytes], ..Content::default() }).beside;
     assert_eq!(overhead(0), 0);
     assert!(overhead(tree::MAX_PARSED_BYTES) < 5 << 28);
     // What is not parsed takes nothing, but its head may be, to find out its language.

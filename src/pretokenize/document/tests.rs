@@ -299,7 +299,8 @@ fn memory_is_guessed_from_what_a_file_says_of_its_pages() {
     let estimate = |bytes: &[u8]| {
         let content = Content { bytes: bytes.to_vec(), ..Content::default() };
         let document = document(&[DocumentView::Text, DocumentView::Image], 32 << 20);
-        (document.estimate(&content), document.overhead(&content))
+        let needs = document.needs(&content);
+        (needs.views, needs.beside)
     };
     assert_eq!(estimate(b"no PDF at all, though it says /MediaBox /Type/Page"), (0, 0));
     let two = pages(&["", ""]);

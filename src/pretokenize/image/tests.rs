@@ -77,7 +77,7 @@ fn settings(patch: u32) -> PretokenizeImage {
 
 fn view(settings: &PretokenizeImage, content: Content) -> Result<View, String> {
     let image = Image::new(settings, 1 << 20);
-    let estimate = image.estimate(&content);
+    let estimate = image.needs(&content).views;
     let mut views = image.views(content)?;
     assert_eq!(views.len(), 1);
     assert_eq!(views[0].bytes.len() as u64, estimate);
@@ -373,7 +373,7 @@ fn limits_are_checked_by_the_header_alone() {
 fn what_is_no_image_says_so() {
     let reason = |bytes: &[u8], path: Option<&str>| {
         let content = Content { bytes: bytes.to_vec(), path: path.map(str::to_owned), language: None };
-        assert_eq!(Image::new(&settings(8), 1 << 20).estimate(&content), 0);
+        assert_eq!(Image::new(&settings(8), 1 << 20).needs(&content).views, 0);
         Image::new(&settings(8), 1 << 20).views(content).unwrap_err()
     };
     let unknown = "the first bytes are those of no known image format";
@@ -464,7 +464,7 @@ fn damaged_files_end_in_an_error_or_in_patches_that_tile() {
             }
             let image = Image::new(&settings, 1 << 20);
             let content = content(format, bytes);
-            let estimate = image.estimate(&content);
+            let estimate = image.needs(&content).views;
             if let Ok(views) = image.views(content) {
                 assert_eq!(estimate, views[0].bytes.len() as u64);
                 rebuilt(&views[0]);

@@ -113,7 +113,7 @@ fn video(change: impl FnOnce(&mut PretokenizeVideo)) -> Video {
 
 fn view(video: &Video, bytes: &[u8]) -> Result<View, String> {
     let content = Content { bytes: bytes.to_vec(), ..Content::default() };
-    let estimate = video.estimate(&content);
+    let estimate = video.needs(&content).views;
     let view = video.views(content)?.remove(0);
     assert_eq!(check_tiling(&view), Ok(()));
     assert!(estimate > 0 && estimate * 20 > view.bytes.len() as u64, "{estimate} of {}", view.bytes.len());
@@ -371,8 +371,7 @@ fn what_opens_other_files_is_not_opened() {
 fn what_is_no_film_says_so() {
     let reason = |bytes: &[u8]| {
         let content = Content { bytes: bytes.to_vec(), ..Content::default() };
-        assert_eq!(video(|_| {}).estimate(&content), 0);
-        assert_eq!(video(|_| {}).overhead(&content), 0);
+        assert_eq!(video(|_| {}).needs(&content), Needs::default());
         video(|_| {}).views(content).unwrap_err()
     };
     assert_eq!(reason(b""), "failed to decode: an empty file is no film");
@@ -451,7 +450,7 @@ fn damaged_films_end_in_an_error_or_in_segments_that_tile() {
                 }
             }
             let content = Content { bytes, ..Content::default() };
-            video.overhead(&content);
+            video.needs(&content);
             if let Ok(views) = video.views(content) {
                 assert_eq!(check_tiling(&views[0]), Ok(()));
             }

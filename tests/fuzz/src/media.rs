@@ -14,7 +14,7 @@ use blt_pipeline::{
     config::{Overrides, Pipeline},
     data::{Content, View},
     pipeline::Plan,
-    pretokenize::{Pretokenizer, check_tiling, pretokenizer},
+    pretokenize::{Needs, Pretokenizer, check_tiling, pretokenizer},
     sink::Start,
     source::{Held, RowReader},
 };
@@ -156,10 +156,9 @@ fn estimate_is_exact(_: &Content, estimate: u64, views: &[View]) {
 
 /// Asks of `how` what the engine asks, and what it makes of `content` twice.
 fn decode(how: &dyn Pretokenizer, content: &Content, check: fn(&Content, u64, &[View])) -> Decoded {
-    let told = || (how.estimate(content), how.overhead(content));
-    let (estimate, overhead) = panic_held_back(told).unwrap_or_default();
+    let Needs { views: estimate, beside } = panic_held_back(|| how.needs(content)).unwrap_or_default();
     let most = MOST_VIEWS * MOST_BYTES + content.bytes.len() as u64;
-    assert!(estimate <= most && overhead <= 2 * most + 160 * content.bytes.len() as u64);
+    assert!(estimate <= most && beside <= 2 * most + 160 * content.bytes.len() as u64);
     let views = || panic_held_back(|| how.views(content.clone()));
     let found = views();
     assert!(found == views(), "the same bytes gave something else");
