@@ -162,7 +162,11 @@ impl<'a> Decoder<'a> {
             return Ok(None);
         };
         if self.found.container == Container::Flac && packet.pts.get() != self.n_decoded as i64 {
-            return Err(format!("{} samples, then the one that is number {}", self.n_decoded, packet.pts.get()));
+            return Err(format!(
+                "{} samples, then the one that is number {}",
+                self.n_decoded,
+                packet.pts.get()
+            ));
         }
         self.packet_bytes += packet.data.len();
         self.n_packets += 1;
