@@ -169,10 +169,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is told where RUST_LOG does not say. Decoders warn of what is in a file, which is their row's matter; hf-hub tells of every
-/// failed request as an error, also of those that are tried again.
-const QUIET: &str = "warn,blt_pipeline=info,hf_hub=off,goblin=error,hayro=error,rubato=error,symphonia=error,tiff=error,tokenizers=error,\
-                     zune_jpeg=error";
+/// What is told where RUST_LOG does not say. What decoders say of a file is its row's matter, and stands in its reason where it counts;
+/// hf-hub tells of every failed request as an error, also of those that are tried again.
+const QUIET: &str = "warn,blt_pipeline=info,goblin=off,hayro=off,hf_hub=off,rubato=off,symphonia=off,tiff=off,tokenizers=error,zune_jpeg=off";
 
 fn start_log(format: LogFormat, bars: Option<MultiProgress>) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()

@@ -118,7 +118,7 @@ impl Document {
 
     fn pictures(&self, pdf: &Pdf, bounds: Bounds) -> Result<Vec<View>, String> {
         check_images(pdf, bounds)?;
-        let painter = Painter::new(self.settings.dpi, self.max_document_bytes);
+        let painter = Painter::new(self.settings.dpi, self.max_document_bytes, bounds);
         let mut left = self.max_document_bytes.saturating_mul(MOST_PICTURES);
         let mut views = Vec::new();
         contents::check(pdf, bounds)?;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hayro::{
     RenderCache, RenderSettings,
-    hayro_interpret::{InterpreterSettings, InterpreterWarning, TransformExt as _},
+    hayro_interpret::{InterpreterCache, InterpreterSettings, InterpreterWarning, TransformExt as _},
     kurbo::Affine,
     render_into,
     vello_cpu::{
@@ -14,15 +14,23 @@ use hayro::{
 use hayro_syntax::page::Page;
 
 pub(super) use self::image::{check as check_image, check_images};
+use super::streams::Bounds;
 use crate::pretokenize::too_long_decoded;
 
+mod bill;
 mod image;
+
+/// A picture itself, as often as it may lie in memory while its page is drawn, besides what its content takes.
+const LAYERS: u64 = 8;
 
 /// Draws the pages of a file.
 pub(super) struct Painter<'a> {
     scale: f32,
     most: u64,
+    bounds: Bounds,
     cache: RenderCache<'a>,
+    /// Of the way through a page before it is drawn.
+    checked: InterpreterCache<'a>,
     settings: InterpreterSettings,
     /// What was left out of the page that is drawn.
     fault: Arc<Mutex<Option<&'static str>>>,
@@ -36,8 +44,8 @@ pub(super) struct Picture {
 }
 
 impl<'a> Painter<'a> {
-    /// At `dpi`, pictures of up to `most` bytes.
-    pub(super) fn new(dpi: u32, most: u64) -> Self {
+    /// At `dpi`, pictures of up to `most` bytes, drawn within `bounds`.
+    pub(super) fn new(dpi: u32, most: u64, bounds: Bounds) -> Self {
         let fault = Arc::new(Mutex::new(None));
         let told = Arc::clone(&fault);
         let settings = InterpreterSettings {
@@ -52,13 +60,14 @@ impl<'a> Painter<'a> {
             }),
             ..InterpreterSettings::default()
         };
-        Self { scale: dpi as f32 / 72.0, most, cache: RenderCache::new(), settings, fault }
+        let (cache, checked) = (RenderCache::new(), InterpreterCache::new());
+        Self { scale: dpi as f32 / 72.0, most, bounds, cache, checked, settings, fault }
     }
 
     /// The picture of `page`, over white.
     ///
     /// # Errors
-    /// When it is too large, or when a font or an image would be left out of it.
+    /// When it is too large, when drawing it takes too much memory, or when a font or an image would be left out of it.
     pub(super) fn draw(&self, page: &'a Page<'a>) -> Result<Picture, String> {
         let (width, height) = page.render_dimensions();
         let (width, height) = (width * self.scale, height * self.scale);
@@ -70,7 +79,11 @@ impl<'a> Painter<'a> {
             return Err(too_long_decoded(n_bytes, self.most));
         }
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let pixels = self.pixels(page, width as u16, height as u16);
+        let place = Affine::scale(f64::from(self.scale)) * page.initial_transform(true).to_kurbo();
+        let size = (width as u16, height as u16);
+        let most = self.bounds.one() + LAYERS * n_bytes;
+        bill::check(page, place, size, &self.checked, &self.settings, most)?;
+        let pixels = self.pixels(page, place, size);
         if let Some(fault) = *self.fault.lock().unwrap_or_else(PoisonError::into_inner) {
             return Err(fault.to_owned());
         }
@@ -79,10 +92,9 @@ impl<'a> Painter<'a> {
     }
 
     /// Draws `page` as `hayro::render` does, but with the instructions that each processor of its kind has: others round otherwise.
-    fn pixels(&self, page: &'a Page<'a>, width: u16, height: u16) -> Pixmap {
+    fn pixels(&self, page: &'a Page<'a>, place: Affine, (width, height): (u16, u16)) -> Pixmap {
         let settings = vello_cpu::RenderSettings { level: Level::baseline(), num_threads: 0 };
         let mut context = RenderContext::new_with(width, height, settings);
-        let place = Affine::scale(f64::from(self.scale)) * page.initial_transform(true).to_kurbo();
         render_into(page, &self.cache, &self.settings, &RenderSettings::default(), &mut context, place);
         context.flush();
         let mut pixels = Pixmap::new(width, height);

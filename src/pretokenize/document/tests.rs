@@ -541,3 +541,42 @@ fn an_image_between_operators_is_bounded_even_if_it_begins_in_one_stream_and_end
     let small = pages(&["q 50 0 0 50 0 0 cm BI /W 2 /H 2 /BPC 8 /CS /G ID abcd EI Q"]);
     assert_eq!(views(small, &[DocumentView::Image]).unwrap().len(), 1);
 }
+
+#[test]
+fn a_page_of_little_content_that_takes_gigabytes_to_draw_is_not_drawn() {
+    let forms = |depth: usize| {
+        let form = |i: usize| {
+            let shown = format!("/Subtype/Form/BBox[0 0 100 50]/Resources<</XObject<</X {} 0 R>>>>", 6 + i);
+            stream(&shown, &if i + 1 < depth { b"/X Do ".repeat(20) } else { b"0 0 9 9 re f".to_vec() })
+        };
+        let forms: Vec<_> = (0..depth).map(form).collect();
+        pages_with("<</XObject<</X 5 0 R>>>>", &[stream("", b"/X Do")], &forms)
+    };
+    let tiles = |side: u32| {
+        let tile = format!("/PatternType 1/PaintType 1/TilingType 1/BBox[0 0 {side} {side}]/XStep 8/YStep 8");
+        let fill = stream("", b"/Pattern cs /P scn 0 0 100 50 re f");
+        pages_with("<</Pattern<</P 5 0 R>>>>", &[fill], &[stream(&tile, b"1 0 0 rg 0 0 4 4 re f")])
+    };
+    let images = |times: usize| {
+        let side = 2000;
+        let mask = format!("/Subtype/Image/ImageMask true/BitsPerComponent 1/Width {side}/Height {side}");
+        let mask = stream(&(mask + "/Filter/FlateDecode"), &deflated(&vec![0; side * side / 8]));
+        let content = stream("", &b"q 2000 0 0 2000 0 0 cm /X Do Q ".repeat(times));
+        pages_with("<</XObject<</X 5 0 R>>>>", &[content], &[mask])
+    };
+    let lines = |times: usize| {
+        let content = [b"0 0 m ", &b"100 50 l 0 49 l "[..].repeat(times)[..], b"f"].concat();
+        pages_with("<<>>", &[stream("/Filter/FlateDecode", &deflated(&content))], &[])
+    };
+    let drawn = |file| views(file, &[DocumentView::Image]).map(|views| views.len());
+    for (large, small) in [
+        (forms(8), forms(3)),
+        (tiles(100_000), tiles(80)),
+        (images(60), images(1)),
+        (lines(3_000_000), lines(1000)),
+    ] {
+        let error = drawn(large).unwrap_err();
+        assert!(error.starts_with("page 1: drawing it takes more than "), "{error}");
+        assert_eq!(drawn(small), Ok(1));
+    }
+}
