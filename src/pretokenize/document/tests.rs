@@ -580,3 +580,23 @@ fn a_page_of_little_content_that_takes_gigabytes_to_draw_is_not_drawn() {
         assert_eq!(drawn(small), Ok(1));
     }
 }
+
+/// It would take the process with it: the stack is used up.
+#[test]
+fn a_glyph_that_shows_itself_is_not_drawn() {
+    let font = |glyph: u32| {
+        format!(
+            "<</Font<</F<</Type/Font/Subtype/Type3/FontBBox[0 0 9 9]/FontMatrix[.1 0 0 .1 0 0]/FirstChar 65/LastChar 65/Widths[9]\
+             /Encoding<</Differences[65/a]>>/CharProcs<</a {glyph} 0 R>>>>>>>>"
+        )
+    };
+    let shown = |glyph| {
+        let content = stream("", b"BT /F 10 Tf 5 5 Td (AA) Tj ET");
+        views(
+            pages_with(&font(glyph), &[content], &[stream("", b"9 0 d0 0 0 5 5 re f")]),
+            &[DocumentView::Image],
+        )
+    };
+    assert_eq!(shown(4).unwrap_err(), "page 1: more than 28 glyphs, tiles and masks within each other");
+    assert_eq!(shown(5).unwrap().len(), 1);
+}

@@ -1,4 +1,4 @@
-//! A page in, a reason not to draw it out: that it would take more memory than there is room for, of which a few bytes of content may
+//! A page in, a reason not to draw it out: that it would take more memory or stack than there is, of which a few bytes of content may
 //! ask for any amount. Goes through the content as drawing does, but draws nothing, and stops where the room is used up. Knows nothing
 //! of colours.
 
@@ -39,10 +39,18 @@ const GLYPH_EMS: f64 = 8.0;
 const EM: f64 = 1000.0;
 const PIXEL_BYTES: f64 = 4.0;
 
-/// Thrown where the room is used up, and caught by [`check`]: an interpreter asks nobody whether it may go on.
-struct NoRoom;
+/// Glyphs that are content themselves, tiles and masks within each other, of which the interpreter bounds only the others; real files
+/// stay far below.
+const MOST_WITHIN: u32 = 28;
 
-/// Refuses a page that takes more than `most` bytes while it is drawn, in a picture of `size` in which `place` puts it.
+/// Thrown where it is too much, and caught by [`check`]: an interpreter asks nobody whether it may go on.
+enum TooMuch {
+    Bytes,
+    Within,
+}
+
+/// Refuses a page that takes more than `most` bytes while it is drawn, in a picture of `size` in which `place` puts it, or whose content
+/// shows content that shows content, without end.
 ///
 /// # Errors
 /// When it does.
@@ -55,13 +63,18 @@ pub(super) fn check<'a>(
     most: u64,
 ) -> Result<(), String> {
     let picture = Rect::new(0.0, 0.0, size.0.into(), size.1.into());
-    let mut bill = Bill { picture, left: most as f64, masks: HashSet::new() };
+    let mut bill = Bill { picture, left: most as f64, masks: HashSet::new(), n_within: 0 };
     let mut context = Context::new(place, picture, cache, page.xref(), settings.clone());
     let gone_through = AssertUnwindSafe(|| interpret_page(page, &mut context, &mut bill));
     match catch_unwind(gone_through) {
-        Err(thrown) if thrown.is::<NoRoom>() => Err(format!("drawing it takes more than {most} bytes")),
-        Err(panic) => resume_unwind(panic),
         Ok(()) => Ok(()),
+        Err(thrown) => Err(match thrown.downcast_ref() {
+            Some(TooMuch::Bytes) => format!("drawing it takes more than {most} bytes"),
+            Some(TooMuch::Within) => {
+                format!("more than {MOST_WITHIN} glyphs, tiles and masks within each other")
+            }
+            None => resume_unwind(thrown),
+        }),
     }
 }
 
@@ -71,14 +84,25 @@ struct Bill {
     left: f64,
     /// Those that are drawn already.
     masks: HashSet<u128>,
+    n_within: u32,
 }
 
 impl Bill {
     fn pay(&mut self, bytes: f64) {
         self.left -= bytes;
         if self.left < 0.0 || self.left.is_nan() {
-            resume_unwind(Box::new(NoRoom));
+            resume_unwind(Box::new(TooMuch::Bytes));
         }
+    }
+
+    /// Goes through content that is shown by other content.
+    fn within(&mut self, go_through: impl FnOnce(&mut Self)) {
+        if self.n_within == MOST_WITHIN {
+            resume_unwind(Box::new(TooMuch::Within));
+        }
+        self.n_within += 1;
+        go_through(self);
+        self.n_within -= 1;
     }
 
     /// Pays for so many outlines like that of `path`.
@@ -117,7 +141,7 @@ impl Bill {
         self.pay(PIXEL_BYTES * area().intersect(self.picture).area());
         if let Pattern::Tiling(tile) = &**pattern {
             let before = self.left;
-            tile.interpret(self, tile.matrix, false);
+            self.within(|bill| drop(tile.interpret(bill, tile.matrix, false)));
             self.pay((before - self.left) * (n_copies(tile) - 1.0));
         }
     }
@@ -127,7 +151,7 @@ impl Bill {
             && self.masks.insert(mask.cache_key())
         {
             self.pay((PIXEL_BYTES + 1.0) * self.picture.area());
-            mask.interpret(self);
+            self.within(|bill| mask.interpret(bill));
         }
     }
 }
@@ -177,9 +201,11 @@ impl<'a> Device<'a> for Bill {
                     let em = Rect::new(-EM, -EM, 2.0 * EM, 2.0 * EM);
                     self.pay_paint(&props.paint, || transform.transform_rect_bbox(em));
                 }
-                Glyph::Type3(glyph_content) => {
+                Glyph::Type3(content) => {
                     self.pay(STEP_BYTES);
-                    glyph_content.interpret(self, props.transform, glyph.transform(), &props.paint);
+                    self.within(|bill| {
+                        content.interpret(bill, props.transform, glyph.transform(), &props.paint);
+                    });
                 }
             }
         }
