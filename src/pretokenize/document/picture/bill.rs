@@ -141,7 +141,9 @@ impl Bill {
         self.pay(PIXEL_BYTES * area().intersect(self.picture).area());
         if let Pattern::Tiling(tile) = &**pattern {
             let before = self.left;
-            self.within(|bill| drop(tile.interpret(bill, tile.matrix, false)));
+            self.within(|bill| {
+                tile.interpret(bill, tile.matrix, false);
+            });
             self.pay((before - self.left) * (n_copies(tile) - 1.0));
         }
     }
