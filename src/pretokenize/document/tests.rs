@@ -564,6 +564,15 @@ fn a_page_of_little_content_that_takes_gigabytes_to_draw_is_not_drawn() {
         let content = stream("", &b"q 2000 0 0 2000 0 0 cm /X Do Q ".repeat(times));
         pages_with("<</XObject<</X 5 0 R>>>>", &[content], &[mask])
     };
+    let stencils = |times: usize| {
+        let tile = "/PatternType 1/PaintType 1/TilingType 1/BBox[0 0 8 8]/XStep 8/YStep 8";
+        let stencil = "/Subtype/Image/ImageMask true/BitsPerComponent 1/Width 8/Height 1";
+        let shown = b"q 100 0 0 50 0 0 cm /X Do Q ".repeat(times);
+        let content = [&b"/Pattern cs /P scn "[..], &shown].concat();
+        let content = stream("/Filter/FlateDecode", &deflated(&content));
+        let more = [stream(stencil, b"\x0f"), stream(tile, b"1 0 0 rg 0 0 4 4 re f")];
+        pages_with("<</XObject<</X 5 0 R>>/Pattern<</P 6 0 R>>>>", &[content], &more)
+    };
     let lines = |times: usize| {
         let content = [b"0 0 m ", &b"100 50 l 0 49 l "[..].repeat(times)[..], b"f"].concat();
         pages_with("<<>>", &[stream("/Filter/FlateDecode", &deflated(&content))], &[])
@@ -573,6 +582,7 @@ fn a_page_of_little_content_that_takes_gigabytes_to_draw_is_not_drawn() {
         (forms(8), forms(3)),
         (tiles(100_000), tiles(80)),
         (images(60), images(1)),
+        (stencils(10_000), stencils(10)),
         (lines(3_000_000), lines(1000)),
     ] {
         let error = drawn(large).unwrap_err();

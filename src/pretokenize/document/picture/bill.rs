@@ -38,6 +38,8 @@ const GLYPH_EMS: f64 = 8.0;
 /// Units of glyphs in an em.
 const EM: f64 = 1000.0;
 const PIXEL_BYTES: f64 = 4.0;
+/// Pixels of a stencil that is decoded to ask whether it lets a pattern through; of larger ones it is taken for granted.
+const STENCIL_PIXELS: f64 = 65_536.0;
 
 /// Glyphs that are content themselves, tiles and masks within each other, of which the interpreter bounds only the others; real files
 /// stay far below.
@@ -148,6 +150,14 @@ impl Bill {
         }
     }
 
+    /// Pays for a picture of the page in the shape of a stencil, and what shows through it.
+    fn pay_stencil(&mut self, paint: &Paint<'_>, area: Rect) {
+        if let Paint::Pattern(_) = paint {
+            self.pay((PIXEL_BYTES + 1.0) * self.picture.area());
+            self.pay_paint(paint, || area);
+        }
+    }
+
     fn pay_mask(&mut self, mask: Option<&SoftMask<'_>>) {
         if let Some(mask) = mask
             && self.masks.insert(mask.cache_key())
@@ -231,6 +241,13 @@ impl<'a> Device<'a> for Bill {
             let n_pixels = (width * height * times).max(1.0);
             let mask_pixels = side(WIDTH) * side(HEIGHT) * times.min(1.0);
             self.pay(PIXEL_BYTES * (n_pixels + if mask_pixels > n_pixels { mask_pixels } else { 0.0 }));
+            match &image {
+                Image::Stencil(stencil) if width * height <= STENCIL_PIXELS => {
+                    stencil.with_stencil(|_, paint| self.pay_stencil(paint, place), None);
+                }
+                Image::Stencil(_) => self.pay((2.0 * PIXEL_BYTES + 1.0) * self.picture.area()),
+                Image::Raster(_) => {}
+            }
         }
         self.pay_mask(props.soft_mask.as_ref());
     }
